@@ -1,0 +1,8 @@
+//! gocryptfs v2 vaults.
+pub mod conf;
+pub mod error;
+pub mod flags;
+pub mod keys;
+pub mod names;
+mod eme;
+pub use error::{Error, Result};
