@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use zeroize::Zeroize;
 
 use crate::error::{Error, Result};
 
@@ -129,7 +128,7 @@ fn expect_len(what: &'static str, expected: usize, actual: usize) -> Result<()> 
 /// Zeroes `plaintext` where `result` is an error: nothing unverified reaches the caller.
 fn or_zeroed(result: Result<()>, plaintext: &mut [u8]) -> Result<()> {
     if result.is_err() {
-        plaintext.zeroize();
+        plaintext.fill(0);
     }
     result
 }

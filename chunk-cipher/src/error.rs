@@ -86,6 +86,9 @@ pub enum Error {
     /// The source ended early or changed while it was read.
     #[error("the file changed while it was read")]
     Changed,
+    /// The caller called it off.
+    #[error("cancelled")]
+    Cancelled,
     /// Reading failed.
     #[error("reading {len} bytes at offset {offset} failed")]
     Read {

@@ -1,5 +1,18 @@
+#![doc = include_str!("../README.md")]
+
 pub mod aead;
-pub mod error;
+mod buffer;
+mod engine;
+mod error;
 pub mod kdf;
+mod layout;
+mod pool;
 pub mod random;
+mod scratch;
+pub mod store;
+
+pub use buffer::Buffer;
+pub use engine::{Codec, Engine, Progress, Scan, Sealed};
 pub use error::{Error, Result};
+pub use layout::{Layout, MAX_PLAIN_LEN};
+pub use pool::Pool;

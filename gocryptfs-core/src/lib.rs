@@ -4,5 +4,6 @@ pub mod error;
 pub mod flags;
 pub mod keys;
 pub mod names;
+pub mod content;
 mod eme;
 pub use error::{Error, Result};

@@ -1,0 +1,554 @@
+//! Sealing and opening whole ranges of a file, on all cores, at the speed of memory.
+//!
+//! A range is halved until about [`GROUP`] bytes are left, which one thread then handles on its own: it borrows
+//! the stored bytes from the page cache where the storage offers that ([`ReadAt::windows`]), or copies
+//! [`BATCH`] bytes at a time into scratch memory of its own, and opens every chunk straight into the
+//! destination.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::pool::Pool;
+use crate::random;
+use crate::scratch::{self, Scratch};
+use crate::store::{ReadAt, Windows, WriteAt};
+
+/// Plaintext bytes that one thread handles at a time.
+const GROUP: u64 = 1 << 20;
+
+/// Stored bytes that are copied at a time: they stay in the second-level cache until they are opened.
+const BATCH: u64 = 128 << 10;
+
+/// Ranges up to this many bytes are handled by the calling thread: waking others takes longer.
+const SERIAL: u64 = 256 << 10;
+
+/// How a format seals and opens one chunk of one file.
+pub trait Codec: Send + Sync {
+    /// Where the chunks lie.
+    fn layout(&self) -> Layout;
+
+    /// Random bytes that sealing a chunk takes (its nonce).
+    fn nonce_len(&self) -> usize;
+
+    /// Opens the stored bytes of chunk `index` into `plain`, which is the layout's overhead shorter.
+    ///
+    /// # Errors
+    /// [`Error::Chunk`] where the tag does not verify; `plain` is all zero then.
+    fn open_chunk(&self, index: u64, stored: &[u8], plain: &mut [u8]) -> Result<()>;
+
+    /// Seals `plain` as chunk `index` under a fresh random `nonce` into `stored`, which is the layout's overhead
+    /// longer.
+    ///
+    /// # Errors
+    /// Where a length does not fit.
+    fn seal_chunk(&self, index: u64, nonce: &[u8], plain: &[u8], stored: &mut [u8]) -> Result<()>;
+
+    /// Whether these stored bytes are a hole: a chunk that nobody ever wrote and that reads as zeros.
+    fn is_hole(&self, stored: &[u8]) -> bool {
+        let _ = stored;
+        false
+    }
+}
+
+/// A sealed file: where its bytes are, how long it is, and how its chunks open.
+#[derive(Clone, Copy)]
+pub struct Sealed<'a> {
+    source: &'a dyn ReadAt,
+    codec: &'a dyn Codec,
+    stored_len: u64,
+}
+
+impl<'a> Sealed<'a> {
+    /// The sealed file in the first `stored_len` bytes of `source`.
+    #[must_use]
+    pub fn new(source: &'a dyn ReadAt, codec: &'a dyn Codec, stored_len: u64) -> Self {
+        Self { source, codec, stored_len }
+    }
+
+    /// Length of the plaintext in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.codec.layout().plain_len(self.stored_len)
+    }
+
+    /// Whether the plaintext is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl std::fmt::Debug for Sealed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sealed").field("stored_len", &self.stored_len).finish_non_exhaustive()
+    }
+}
+
+/// Hears of work as it is done, and may call it off.
+pub trait Progress: Sync {
+    /// `bytes` more bytes of plaintext are done. Returns whether to go on.
+    fn advance(&self, bytes: u64) -> bool;
+}
+
+/// Nobody listens.
+impl Progress for () {
+    fn advance(&self, _: u64) -> bool {
+        true
+    }
+}
+
+/// Seals and opens ranges on a pool of threads. Holds no other state.
+#[derive(Clone, Debug, Default)]
+pub struct Engine {
+    pool: Pool,
+}
+
+impl Engine {
+    /// An engine on this pool.
+    #[must_use]
+    pub const fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+
+    /// The pool.
+    #[must_use]
+    pub const fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Fills `out` with the plaintext from `offset` on.
+    ///
+    /// Every tag in the range was verified when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Range`] where the range is not within the file, [`Error::Chunk`] where a chunk does not verify,
+    /// [`Error::Changed`] where the file has become shorter, [`Error::Read`] where reading fails. `out` is all
+    /// zero then.
+    pub fn read_into(&self, file: Sealed<'_>, offset: u64, out: &mut [u8]) -> Result<()> {
+        let result = self.try_read_into(file, offset, out);
+        if result.is_err() {
+            out.fill(0);
+        }
+        result
+    }
+
+    fn try_read_into(&self, file: Sealed<'_>, offset: u64, out: &mut [u8]) -> Result<()> {
+        let len = out.len() as u64;
+        let range = checked_range(offset, len, file.len())?;
+        if len == 0 {
+            return Ok(());
+        }
+        if len <= SERIAL {
+            return open_range(file, None, offset, out);
+        }
+        let windows = file.source.windows();
+        let windows = windows.as_deref();
+        let failed = AtomicBool::new(false);
+        let leaf = |range: Range<u64>, out: &mut [u8]| open_range(file, windows, range.start, out);
+        self.pool.run(|| {
+            let group = group_len(&file.codec.layout(), len);
+            for_groups(range, group, out, &failed, &leaf)
+        })?
+    }
+
+    /// Writes the whole plaintext to `sink`, which reads as zeros so far: batches of zeros are not written.
+    ///
+    /// What was written must be thrown away after an error.
+    ///
+    /// # Errors
+    /// As [`Engine::read_into`]; [`Error::Write`] where writing fails, [`Error::Cancelled`] where `progress` says
+    /// so.
+    pub fn unseal(&self, file: Sealed<'_>, sink: &dyn WriteAt, progress: &dyn Progress) -> Result<()> {
+        let layout = file.codec.layout();
+        self.each_group(file.len(), &layout, progress, &|range| {
+            for batch in batches(&layout, &range) {
+                let mut plain = scratch::plaintext(length(&batch)?);
+                open_range(file, None, batch.start, &mut plain)?;
+                if !is_zero(&plain) {
+                    write(sink, batch.start, &plain)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Opens every chunk of `file` and goes on where one does not verify.
+    ///
+    /// # Errors
+    /// [`Error::Changed`], [`Error::Read`] and [`Error::Cancelled`] as in [`Engine::unseal`].
+    pub fn scan(&self, file: Sealed<'_>, progress: &dyn Progress) -> Result<Scan> {
+        let layout = file.codec.layout();
+        let windows = if file.len() > SERIAL { file.source.windows() } else { None };
+        let windows = windows.as_deref();
+        let found = Mutex::new(Scan::default());
+        self.each_group(file.len(), &layout, progress, &|range| {
+            let mut plain = scratch::plaintext(length(&range)?);
+            let opened = match open_range(file, windows, range.start, &mut plain) {
+                Ok(()) => true,
+                Err(Error::Chunk { .. }) => false,
+                Err(other) => return Err(other),
+            };
+            let chunk_len = chunk_len(file.codec)?;
+            for (index, plain) in layout.chunks(&range).zip(plain.chunks_mut(chunk_len)) {
+                // A hole reads as zeros, so only those chunks need a second look.
+                if !opened || is_zero(plain) {
+                    let state = inspect(file, index, plain)?;
+                    found.lock().unwrap_or_else(PoisonError::into_inner).add(index, state);
+                }
+            }
+            Ok(())
+        })?;
+        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        merge(&mut found.damaged);
+        merge(&mut found.holes);
+        Ok(found)
+    }
+
+    /// Seals `len` bytes of plaintext from `source` and writes the chunks to `sink`; not the header, which is the
+    /// format's.
+    ///
+    /// What was written must be thrown away after an error.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] where the source ends early, [`Error::Read`] and [`Error::Write`] where reading or writing
+    /// fails, [`Error::Cancelled`] where `progress` says so.
+    pub fn seal(
+        &self,
+        source: &dyn ReadAt,
+        len: u64,
+        codec: &dyn Codec,
+        sink: &dyn WriteAt,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let layout = codec.layout();
+        let stored_len = layout.stored_len(len)?;
+        self.each_group(len, &layout, progress, &|range| {
+            for batch in batches(&layout, &range) {
+                let chunks = layout.chunks(&batch);
+                let stored_range = layout.stored_range(&chunks, stored_len)?;
+                let mut plain = scratch::plaintext(length(&batch)?);
+                let mut stored = scratch::ciphertext(length(&stored_range)?);
+                read(source, batch.start, &mut plain)?;
+                seal_chunks(codec, chunks.start, &plain, &mut stored)?;
+                write(sink, stored_range.start, &stored)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Calls `work` with every group of a plaintext of `len` bytes, on all threads.
+    fn each_group(
+        &self,
+        len: u64,
+        layout: &Layout,
+        progress: &dyn Progress,
+        work: &(dyn Fn(Range<u64>) -> Result<()> + Sync),
+    ) -> Result<()> {
+        let failed = AtomicBool::new(false);
+        let leaf = |range: Range<u64>, (): ()| {
+            work(range.clone())?;
+            if progress.advance(range.end - range.start) { Ok(()) } else { Err(Error::Cancelled) }
+        };
+        if len == 0 {
+            return Ok(());
+        }
+        if len <= SERIAL {
+            return leaf(0..len, ());
+        }
+        self.pool.run(|| for_groups(0..len, group_len(layout, len), (), &failed, &leaf))?
+    }
+}
+
+/// What [`Engine::scan`] found: ascending ranges of chunk indices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// Chunks that do not verify.
+    pub damaged: Vec<Range<u64>>,
+    /// Chunks that are holes.
+    pub holes: Vec<Range<u64>>,
+}
+
+impl Scan {
+    fn add(&mut self, index: u64, state: State) {
+        match state {
+            State::Sound => {}
+            State::Damaged => self.damaged.push(index..index + 1),
+            State::Hole => self.holes.push(index..index + 1),
+        }
+    }
+}
+
+/// What one chunk is.
+enum State {
+    Sound,
+    Damaged,
+    Hole,
+}
+
+/// Opens one chunk into `plain` to see what it is.
+fn inspect(file: Sealed<'_>, index: u64, plain: &mut [u8]) -> Result<State> {
+    let mut state = State::Sound;
+    copy_stored(file, index..index + 1, |_, stored| {
+        state = match open_one(file.codec, index, stored, plain) {
+            Ok(()) if file.codec.is_hole(stored) => State::Hole,
+            Ok(()) => State::Sound,
+            Err(Error::Chunk { .. }) => State::Damaged,
+            Err(other) => return Err(other),
+        };
+        Ok(())
+    })?;
+    Ok(state)
+}
+
+/// The range of `len` bytes at `offset`, where it lies within a file of `file_len` bytes.
+fn checked_range(offset: u64, len: u64, file_len: u64) -> Result<Range<u64>> {
+    match offset.checked_add(len) {
+        Some(end) if end <= file_len => Ok(offset..end),
+        _ => Err(Error::Range { offset, len, file_len }),
+    }
+}
+
+/// Plaintext bytes a group: whole chunks, fewer where that keeps all threads busy.
+fn group_len(layout: &Layout, len: u64) -> u64 {
+    let threads = rayon::current_num_threads() as u64;
+    let fair = len.div_ceil(threads.max(1)).clamp(BATCH, GROUP);
+    fair.next_multiple_of(layout.chunk_len())
+}
+
+/// Something that is divided along with the range it belongs to.
+trait Divide: Send + Sized {
+    fn divide(self, at: u64) -> Result<(Self, Self)>;
+}
+
+impl Divide for () {
+    fn divide(self, _: u64) -> Result<(Self, Self)> {
+        Ok(((), ()))
+    }
+}
+
+impl Divide for &mut [u8] {
+    fn divide(self, at: u64) -> Result<(Self, Self)> {
+        usize::try_from(at).ok().and_then(|at| self.split_at_mut_checked(at)).ok_or(Error::TooLong)
+    }
+}
+
+/// Halves `range` at multiples of `group` until one group is left, and calls `leaf` with that. After a failure
+/// no further leaf is started; the failure in front is returned.
+fn for_groups<D: Divide>(
+    range: Range<u64>,
+    group: u64,
+    data: D,
+    failed: &AtomicBool,
+    leaf: &(impl Fn(Range<u64>, D) -> Result<()> + Sync),
+) -> Result<()> {
+    let groups = range.start / group..range.end.div_ceil(group);
+    if groups.end - groups.start <= 1 {
+        if failed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let result = leaf(range, data);
+        if result.is_err() {
+            failed.store(true, Ordering::Relaxed);
+        }
+        return result;
+    }
+    let middle = (groups.start + (groups.end - groups.start) / 2) * group;
+    let (left, right) = data.divide(middle - range.start)?;
+    let (left, right) = rayon::join(
+        || for_groups(range.start..middle, group, left, failed, leaf),
+        || for_groups(middle..range.end, group, right, failed, leaf),
+    );
+    left.and(right)
+}
+
+/// The parts of the plaintext bytes `range` of which each is stored in about [`BATCH`] bytes, in whole chunks.
+fn batches(layout: &Layout, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+    let chunk_len = layout.chunk_len();
+    let step = (BATCH / layout.stored_chunk_len()).max(1) * chunk_len;
+    let end = range.end;
+    let mut next = range.start;
+    std::iter::from_fn(move || {
+        let start = next;
+        next = (start / chunk_len * chunk_len + step).min(end);
+        (start < end).then_some(start..next)
+    })
+}
+
+/// Opens the plaintext from `offset` on into `out`, on this thread.
+fn open_range(
+    file: Sealed<'_>,
+    windows: Option<&dyn Windows>,
+    offset: u64,
+    out: &mut [u8],
+) -> Result<()> {
+    let layout = file.codec.layout();
+    let range = offset..offset + out.len() as u64;
+    let mut open = |chunks: Range<u64>, stored: &[u8]| {
+        let start = (chunks.start * layout.chunk_len()).max(range.start);
+        let end = (chunks.end * layout.chunk_len()).min(range.end);
+        let out = &mut out[length(&(range.start..start))?..length(&(range.start..end))?];
+        open_chunks(file, chunks.start, stored, start, out)
+    };
+    if windows.is_some() {
+        return with_stored(file, windows, layout.chunks(&range), &mut open);
+    }
+    for batch in batches(&layout, &range) {
+        with_stored(file, None, layout.chunks(&batch), &mut open)?;
+    }
+    Ok(())
+}
+
+/// Calls `work` with the stored bytes of `chunks`: borrowed as far as that works, the rest copied.
+///
+/// `work` may be called more than once with the same chunks; the last call counts.
+fn with_stored(
+    file: Sealed<'_>,
+    windows: Option<&dyn Windows>,
+    chunks: Range<u64>,
+    mut work: impl FnMut(Range<u64>, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let layout = file.codec.layout();
+    let mut borrowed = chunks.start..chunks.start;
+    if let Some(windows) = windows {
+        let stored = layout.stored_range(&chunks, file.stored_len)?;
+        let mut result = Ok(());
+        let mut part = chunks.start..chunks.start;
+        let still = windows.with(stored, &mut |window, bytes| {
+            part = layout.chunks_within(&window, file.stored_len);
+            result = layout.stored_range(&part, file.stored_len).and_then(|inner| {
+                let inner = length(&(window.start..inner.start))?..length(&(window.start..inner.end))?;
+                if part.is_empty() { Ok(()) } else { work(part.clone(), &bytes[inner]) }
+            });
+        });
+        if still {
+            result?;
+            if !part.is_empty() {
+                borrowed = part;
+            }
+        }
+    }
+    for rest in [chunks.start..borrowed.start, borrowed.end..chunks.end] {
+        copy_stored(file, rest, &mut work)?;
+    }
+    Ok(())
+}
+
+/// Calls `work` with copies of the stored bytes of `chunks`, [`BATCH`] at a time.
+fn copy_stored(
+    file: Sealed<'_>,
+    chunks: Range<u64>,
+    mut work: impl FnMut(Range<u64>, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let layout = file.codec.layout();
+    let step = (BATCH / layout.stored_chunk_len()).max(1);
+    let mut start = chunks.start;
+    while start < chunks.end {
+        let batch = start..chunks.end.min(start + step);
+        let range = layout.stored_range(&batch, file.stored_len)?;
+        let mut stored = scratch::ciphertext(length(&range)?);
+        read(file.source, range.start, &mut stored)?;
+        work(batch.clone(), &stored)?;
+        start = batch.end;
+    }
+    Ok(())
+}
+
+/// Opens stored chunks from `first` on into `out`, which starts at plaintext `offset` and may begin and end
+/// within a chunk.
+fn open_chunks(file: Sealed<'_>, first: u64, stored: &[u8], offset: u64, out: &mut [u8]) -> Result<()> {
+    let layout = file.codec.layout();
+    let file_len = file.len();
+    let mut rest = out;
+    let mut at = offset;
+    for (index, stored) in (first..).zip(stored.chunks(stride(file.codec)?)) {
+        let chunk = index * layout.chunk_len()..file_len.min((index + 1) * layout.chunk_len());
+        let want = length(&(at..chunk.end))?.min(rest.len());
+        let (here, behind) = rest.split_at_mut(want);
+        if at == chunk.start && want == length(&chunk)? {
+            open_one(file.codec, index, stored, here)?;
+        } else {
+            let mut whole = Zeroizing::new(vec![0; length(&chunk)?]);
+            open_one(file.codec, index, stored, &mut whole)?;
+            let from = length(&(chunk.start..at))?;
+            here.copy_from_slice(&whole[from..from + want]);
+        }
+        at += want as u64;
+        rest = behind;
+    }
+    Ok(())
+}
+
+/// Opens one chunk; one whose stored bytes cannot hold this much plaintext is damaged.
+fn open_one(codec: &dyn Codec, index: u64, stored: &[u8], plain: &mut [u8]) -> Result<()> {
+    if stored.len() != plain.len() + overhead(codec)? {
+        plain.fill(0);
+        return Err(Error::Chunk { chunk: index });
+    }
+    codec.open_chunk(index, stored, plain)
+}
+
+/// Seals `plain` as chunks from `first` on into `stored`, under fresh random nonces.
+fn seal_chunks(codec: &dyn Codec, first: u64, plain: &[u8], stored: &mut [u8]) -> Result<()> {
+    let chunk_len = chunk_len(codec)?;
+    let nonce_len = codec.nonce_len();
+    // One call to the system for all chunks of the batch.
+    let mut nonces = scratch::nonces(nonce_len * plain.len().div_ceil(chunk_len));
+    random::fill(&mut nonces)?;
+    let chunks = plain.chunks(chunk_len).zip(stored.chunks_mut(stride(codec)?));
+    for (n, (plain, stored)) in chunks.enumerate() {
+        let nonce = &nonces[n * nonce_len..(n + 1) * nonce_len];
+        codec.seal_chunk(first + n as u64, nonce, plain, stored)?;
+    }
+    Ok(())
+}
+
+fn chunk_len(codec: &dyn Codec) -> Result<usize> {
+    usize::try_from(codec.layout().chunk_len()).map_err(|_| Error::TooLong)
+}
+
+fn stride(codec: &dyn Codec) -> Result<usize> {
+    usize::try_from(codec.layout().stored_chunk_len()).map_err(|_| Error::TooLong)
+}
+
+fn overhead(codec: &dyn Codec) -> Result<usize> {
+    usize::try_from(codec.layout().overhead()).map_err(|_| Error::TooLong)
+}
+
+fn length(range: &Range<u64>) -> Result<usize> {
+    usize::try_from(range.end - range.start).map_err(|_| Error::TooLong)
+}
+
+fn read(source: &dyn ReadAt, offset: u64, buf: &mut Scratch) -> Result<()> {
+    let len = buf.len();
+    source.read_exact_at(offset, buf).map_err(|error| match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => Error::Changed,
+        _ => Error::Read { offset, len, source: error },
+    })
+}
+
+fn write(sink: &dyn WriteAt, offset: u64, buf: &[u8]) -> Result<()> {
+    sink.write_all_at(offset, buf).map_err(|source| Error::Write { offset, len: buf.len(), source })
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // Compares without a branch a byte; the first bytes settle almost every case.
+    let (head, rest) = bytes.split_at(bytes.len().min(64));
+    head.iter().all(|byte| *byte == 0) && rest.chunks(4096).all(|part| part.iter().fold(0, |a, b| a | b) == 0)
+}
+
+/// Sorts ranges and joins those that touch.
+fn merge(ranges: &mut Vec<Range<u64>>) {
+    ranges.sort_unstable_by_key(|range| range.start);
+    ranges.dedup_by(|next, previous| {
+        let touches = next.start <= previous.end;
+        if touches {
+            previous.end = previous.end.max(next.end);
+        }
+        touches
+    });
+}

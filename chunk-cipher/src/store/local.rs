@@ -1,0 +1,283 @@
+//! Directories of the local file system.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Component, Path};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+
+use super::mapped::{self, Mapped};
+use super::{Kind, Metadata, ReadAt, Store, Windows, Xattr};
+
+/// How files are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadMode {
+    /// Large reads borrow the page cache where that is safe, and copy elsewhere.
+    #[default]
+    Auto,
+    /// Every read copies.
+    Copy,
+}
+
+/// A directory of the local file system. Nothing outside of it is ever opened, whatever links it holds.
+#[derive(Clone, Debug)]
+pub struct LocalStore {
+    pub(super) root: Arc<OwnedFd>,
+    mode: ReadMode,
+}
+
+impl LocalStore {
+    /// The directory at `path`; links that lead to it are followed.
+    ///
+    /// # Errors
+    /// Where there is no directory, or it cannot be opened.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = fs::open(path.as_ref(), flags, Mode::empty())?;
+        Ok(Self { root: Arc::new(root), mode: ReadMode::Auto })
+    }
+
+    /// The same directory, its files read in this way.
+    #[must_use]
+    pub fn read_mode(self, mode: ReadMode) -> Self {
+        Self { mode, ..self }
+    }
+
+    /// Opens `path` itself, never what a link points to.
+    pub(super) fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        if path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "path leaves the directory"));
+        }
+        #[cfg(target_os = "linux")]
+        {
+            use fs::ResolveFlags;
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            loop {
+                match fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
+                    // A rename elsewhere got in the way; the kernel asks to try again.
+                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                    // An old kernel, or a sandbox that does not know the call.
+                    Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => break,
+                    other => return Ok(other?),
+                }
+            }
+        }
+        self.open_stepwise(path, flags)
+    }
+
+    /// As [`Self::open_at`] where the system has no call for it: one component after another.
+    fn open_stepwise(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        let step = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let (parent, name) = split(path);
+        let mut dir: Option<OwnedFd> = None;
+        for part in parent.components() {
+            let at = dir.as_ref().map_or(self.root.as_fd(), AsFd::as_fd);
+            let next = fs::openat(at, part.as_os_str(), step, Mode::empty())?;
+            dir = Some(next);
+        }
+        let at = dir.as_ref().map_or(self.root.as_fd(), AsFd::as_fd);
+        Ok(fs::openat(at, name, flags, Mode::empty())?)
+    }
+
+    /// The directory that holds `path`, and its name in there.
+    pub(super) fn parent<'a>(&self, path: &'a Path) -> io::Result<(Parent<'_>, &'a OsStr)> {
+        let (parent, name) = split(path);
+        if parent.as_os_str().is_empty() {
+            return Ok((Parent::Root(self.root.as_fd()), name));
+        }
+        let dir = self.open_at(parent, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        Ok((Parent::Dir(dir), name))
+    }
+}
+
+/// The directory part of a path and its last component; `.` for the empty path.
+fn split(path: &Path) -> (&Path, &OsStr) {
+    let name = path.file_name().unwrap_or(OsStr::new("."));
+    (path.parent().unwrap_or(Path::new("")), name)
+}
+
+/// A directory, borrowed or just opened.
+pub(super) enum Parent<'a> {
+    Root(BorrowedFd<'a>),
+    Dir(OwnedFd),
+}
+
+impl AsFd for Parent<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Root(fd) => *fd,
+            Self::Dir(fd) => fd.as_fd(),
+        }
+    }
+}
+
+impl Store for LocalStore {
+    type File = LocalFile;
+
+    fn open(&self, path: &Path) -> io::Result<LocalFile> {
+        // Without O_NONBLOCK a pipe would wait here for a writer.
+        let fd = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
+        LocalFile::new(File::from(fd), self.mode)
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        let (parent, name) = self.parent(path)?;
+        let stat = fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(Metadata {
+            kind: kind(FileType::from_raw_mode(stat.st_mode)),
+            len: u64::try_from(stat.st_size).unwrap_or(0),
+            mode: stat.st_mode & 0o7777,
+            modified: system_time(stat.st_mtime, stat.st_mtime_nsec),
+        })
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<(OsString, Kind)>> {
+        let fd = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let mut entries = Vec::new();
+        for entry in fs::Dir::new(fd)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                FileType::Unknown => self.metadata(&path.join(name))?.kind,
+                known => kind(known),
+            };
+            entries.push((name.to_os_string(), kind));
+        }
+        Ok(entries)
+    }
+
+    fn read_link(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let (parent, name) = self.parent(path)?;
+        Ok(fs::readlinkat(&parent, name, Vec::new())?.into_bytes())
+    }
+
+    fn xattrs(&self, path: &Path) -> io::Result<Vec<Xattr>> {
+        let (parent, name) = self.parent(path)?;
+        if kind(FileType::from_raw_mode(fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode))
+            == Kind::Symlink
+        {
+            // The kernel keeps user attributes off symbolic links.
+            return Ok(Vec::new());
+        }
+        let fd = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
+        read_xattrs(fd.as_fd())
+    }
+}
+
+/// All extended attributes of an open file; none where the file system has no such thing.
+fn read_xattrs(fd: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
+    let names = match grown(|buf| fs::flistxattr(fd, buf)) {
+        Err(rustix::io::Errno::NOTSUP) => return Ok(Vec::new()),
+        names => names?,
+    };
+    let mut xattrs = Vec::new();
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        match grown(|buf| fs::fgetxattr(fd, name, buf)) {
+            Ok(value) => xattrs.push((name.to_vec(), value)),
+            // Removed since it was listed.
+            Err(rustix::io::Errno::NODATA) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(xattrs)
+}
+
+/// Calls `read` with larger and larger buffers until what it reads fits.
+fn grown(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
+    let mut buf = vec![0; 1024];
+    loop {
+        match read(&mut buf) {
+            // Linux allows no list and no value over 64 KiB.
+            Err(rustix::io::Errno::RANGE) if buf.len() < 1 << 20 => buf.resize(buf.len() * 4, 0),
+            Err(error) => return Err(error),
+            Ok(len) => {
+                buf.truncate(len);
+                return Ok(buf);
+            }
+        }
+    }
+}
+
+fn kind(file_type: FileType) -> Kind {
+    match file_type {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Dir,
+        FileType::Symlink => Kind::Symlink,
+        _ => Kind::Other,
+    }
+}
+
+/// A time as `stat` gives it. Times that `SystemTime` cannot hold become the epoch.
+fn system_time(seconds: i64, nanoseconds: u64) -> SystemTime {
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let time = if seconds >= 0 {
+        SystemTime::UNIX_EPOCH.checked_add(whole)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_sub(whole)
+    };
+    time.and_then(|time| time.checked_add(Duration::from_nanos(nanoseconds))).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// A regular file of the local file system, open for reading.
+pub struct LocalFile {
+    file: File,
+    /// Whether the file system allows to borrow its page cache; the process that found out.
+    mappable: bool,
+    process: u32,
+}
+
+impl LocalFile {
+    /// Takes an open regular file.
+    ///
+    /// # Errors
+    /// Where it is not a regular file.
+    pub fn new(file: File, mode: ReadMode) -> io::Result<Self> {
+        if !file.metadata()?.file_type().is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let mappable = mode == ReadMode::Auto && mapped::is_safe(&file);
+        Ok(Self { file, mappable, process: std::process::id() })
+    }
+
+    /// The file itself.
+    #[must_use]
+    pub const fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl ReadAt for LocalFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+
+    fn windows(&self) -> Option<Box<dyn Windows + '_>> {
+        // A forked child would share the lease with its parent, and could give it up under its feet.
+        if !self.mappable || self.process != std::process::id() {
+            return None;
+        }
+        Some(Box::new(Mapped::new(&self.file)?))
+    }
+}
+
+impl fmt::Debug for LocalFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalFile").field("mappable", &self.mappable).finish_non_exhaustive()
+    }
+}

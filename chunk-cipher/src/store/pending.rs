@@ -1,0 +1,171 @@
+//! Writing to a local directory: every file complete or not there at all.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
+
+use super::{Attributes, LocalStore, PendingFile, Store, WriteAt, WriteStore};
+use crate::random;
+
+/// How the names of uncommitted files start. They lie in the root directory of their store.
+const PREFIX: &str = ".chunk-cipher-pending-";
+
+impl WriteStore for LocalStore {
+    type Pending = LocalPending;
+
+    fn create(&self) -> io::Result<LocalPending> {
+        let mut id = [0; 8];
+        random::fill(&mut id).map_err(io::Error::other)?;
+        let name = format!("{PREFIX}{:016x}", u64::from_le_bytes(id));
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(fs::openat(&*self.root, &name, flags, Mode::RUSR | Mode::WUSR)?);
+        Ok(LocalPending { store: self.clone(), name, file, committed: false })
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        Ok(fs::mkdirat(&parent, name, Mode::RWXU)?)
+    }
+
+    fn create_symlink(&self, target: &[u8], path: &Path) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        Ok(fs::symlinkat(target, &parent, name)?)
+    }
+
+    fn set_attributes(&self, path: &Path, attributes: &Attributes) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        let kind = self.metadata(path)?.kind;
+        if kind != super::Kind::Symlink {
+            let fd = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
+            return set_attributes(fd.as_fd(), attributes);
+        }
+        // A symbolic link has no permissions and no user attributes of its own.
+        if let Some(modified) = attributes.modified {
+            fs::utimensat(&parent, name, &timestamps(modified), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        Ok(fs::unlinkat(&parent, name, AtFlags::empty())?)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from_dir, from) = self.parent(from)?;
+        let (to_dir, to) = self.parent(to)?;
+        Ok(fs::renameat(&from_dir, from, &to_dir, to)?)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        fs::syncfs(&*self.root)?;
+        #[cfg(not(target_os = "linux"))]
+        fs::fsync(&*self.root)?;
+        Ok(())
+    }
+
+    fn remove_leftovers(&self) -> io::Result<()> {
+        for (name, _) in self.list(Path::new(""))? {
+            if name.as_bytes().starts_with(PREFIX.as_bytes()) {
+                self.remove_file(Path::new(&name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file that is being written under a temporary name.
+pub struct LocalPending {
+    store: LocalStore,
+    name: String,
+    file: File,
+    committed: bool,
+}
+
+impl WriteAt for LocalPending {
+    fn write_all_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(buf, offset)
+    }
+}
+
+impl PendingFile for LocalPending {
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn commit(mut self, path: &Path, attributes: &Attributes) -> io::Result<()> {
+        set_attributes(self.file.as_fd(), attributes)?;
+        let (parent, name) = self.store.parent(path)?;
+        let renamed =
+            fs::renameat_with(&*self.store.root, &self.name, &parent, name, RenameFlags::NOREPLACE);
+        match renamed {
+            // A file system without that flag (NFS, some FUSE).
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                match fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Err(rustix::io::Errno::NOENT) => {}
+                    Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
+                    Err(error) => return Err(error.into()),
+                }
+                fs::renameat(&*self.store.root, &self.name, &parent, name)?;
+            }
+            renamed => renamed?,
+        }
+        self.committed = true;
+        Ok(())
+    }
+}
+
+impl Drop for LocalPending {
+    fn drop(&mut self) {
+        if !self.committed {
+            let _ = fs::unlinkat(&*self.store.root, &self.name, AtFlags::empty());
+        }
+    }
+}
+
+impl fmt::Debug for LocalPending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalPending").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Sets attributes of an open file or directory; the permissions last, as they may take away the right to.
+fn set_attributes(fd: std::os::fd::BorrowedFd<'_>, attributes: &Attributes) -> io::Result<()> {
+    for (name, value) in &attributes.xattrs {
+        fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty())?;
+    }
+    if let Some(mode) = attributes.mode {
+        fs::fchmod(fd, Mode::from_raw_mode(mode & 0o7777))?;
+    }
+    if let Some(modified) = attributes.modified {
+        fs::futimens(fd, &timestamps(modified))?;
+    }
+    Ok(())
+}
+
+/// The time of modification, leaving the time of access as it is.
+fn timestamps(modified: SystemTime) -> Timestamps {
+    let (seconds, nanoseconds) = match modified.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => (i64::try_from(after.as_secs()).unwrap_or(i64::MAX), after.subsec_nanos()),
+        Err(error) => {
+            let before = error.duration();
+            let seconds = -i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+            match before.subsec_nanos() {
+                0 => (seconds, 0),
+                nanoseconds => (seconds - 1, 1_000_000_000 - nanoseconds),
+            }
+        }
+    };
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
+    }
+}

@@ -1,0 +1,308 @@
+//! Names: encrypted, encoded, and hashed where they are too long.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::{GeneralPurpose, URL_SAFE, URL_SAFE_NO_PAD};
+use chunk_cipher::random;
+use sha2::{Digest, Sha256};
+
+use crate::eme::{self, Eme};
+use crate::error::{Error, Result, printable};
+use crate::flags::{Flags, NameScheme};
+
+/// The longest name in bytes.
+pub const NAME_MAX: usize = 255;
+/// File with a directory's IV.
+pub const DIR_IV_NAME: &str = "gocryptfs.diriv";
+/// What the stored name of a file with a long name begins with.
+pub const LONG_NAME_PREFIX: &str = "gocryptfs.longname.";
+/// What is appended to it for the file that holds the whole name.
+pub const LONG_NAME_SUFFIX: &str = ".name";
+/// Longest content of such a file in bytes: 256 bytes in padded base64.
+pub const LONG_NAME_MAX_LEN: usize = 344;
+/// What the stored names of encrypted extended attributes begin with.
+pub const XATTR_PREFIX: &str = "user.gocryptfs.";
+
+const XATTR_IV: DirIv = DirIv(*b"xattr_name_iv_xx");
+
+/// Encrypts and decrypts the names of a vault. Any number of threads may share it.
+pub struct NameCipher {
+    eme: Eme,
+    base64: &'static GeneralPurpose,
+    scheme: NameScheme,
+    /// Longest stored name that is not hashed; none where the vault does not hash names.
+    threshold: Option<usize>,
+}
+
+impl NameCipher {
+    pub(crate) fn new(key: &[u8; 32], flags: Flags, long_name_max: u8) -> Self {
+        let threshold = if long_name_max == 0 { NAME_MAX } else { usize::from(long_name_max) };
+        Self {
+            eme: Eme::new(key),
+            // Both are strict: padding is as it must be, and bits that carry nothing are zero.
+            base64: if flags.contains(Flags::RAW64) { &URL_SAFE_NO_PAD } else { &URL_SAFE },
+            scheme: flags.name_scheme(),
+            threshold: flags.contains(Flags::LONG_NAMES).then_some(threshold),
+        }
+    }
+
+    /// How the vault stores names. Where they are in plaintext, only those of extended attributes are
+    /// encrypted.
+    #[must_use]
+    pub const fn scheme(&self) -> NameScheme {
+        self.scheme
+    }
+
+    /// Encrypts one component of a path, in the directory with this IV ([`DirIv::ZERO`] where names are
+    /// deterministic). The result may be too long to be stored: see [`NameCipher::stored_name`].
+    ///
+    /// # Errors
+    /// [`Error::Name`] where `plain` is no valid name, or the vault's names are in plaintext.
+    pub fn encrypt_name(&self, plain: &[u8], iv: &DirIv) -> Result<String> {
+        self.expect_encrypted(plain)?;
+        check_name(plain).map_err(|reason| Error::name(plain, reason))?;
+        self.encrypt(plain, iv)
+    }
+
+    /// Decrypts the stored form of one component of a path: whole, not the hash of a long name.
+    ///
+    /// # Errors
+    /// [`Error::Name`] where `cipher` is not what some valid name encrypts to, or the vault's names are in
+    /// plaintext.
+    pub fn decrypt_name(&self, cipher: &[u8], iv: &DirIv) -> Result<Vec<u8>> {
+        self.expect_encrypted(cipher)?;
+        let bad = |reason| Error::name(cipher, reason);
+        let plain = self.decrypt(cipher, iv).map_err(bad)?;
+        check_name(&plain).map_err(|_| bad("decrypts to a name that is not allowed"))?;
+        Ok(plain)
+    }
+
+    /// The stored name of the extended attribute `plain` (with its namespace, such as `user.x`).
+    ///
+    /// # Errors
+    /// [`Error::Name`] where `plain` is empty, longer than 255 bytes or has a NUL.
+    pub fn encrypt_xattr_name(&self, plain: &[u8]) -> Result<String> {
+        if plain.len() > NAME_MAX {
+            return Err(Error::name(plain, TOO_LONG));
+        }
+        check_xattr_name(plain).map_err(|reason| Error::name(plain, reason))?;
+        Ok(XATTR_PREFIX.to_owned() + &self.encrypt(plain, &XATTR_IV)?)
+    }
+
+    /// The name, with its namespace, of the extended attribute that is stored as `stored`.
+    ///
+    /// # Errors
+    /// [`Error::Name`] where `stored` does not begin with [`XATTR_PREFIX`], or the rest is not what some
+    /// valid name encrypts to.
+    pub fn decrypt_xattr_name(&self, stored: &[u8]) -> Result<Vec<u8>> {
+        let bad = |reason| Error::name(stored, reason);
+        let cipher = stored.strip_prefix(XATTR_PREFIX.as_bytes());
+        let cipher = cipher.ok_or_else(|| bad("is not an encrypted attribute: user.gocryptfs. is missing"))?;
+        let plain = self.decrypt(cipher, &XATTR_IV).map_err(bad)?;
+        check_xattr_name(&plain).map_err(|_| bad("decrypts to a name that is not allowed"))?;
+        Ok(plain)
+    }
+
+    /// The name under which a file with this encrypted name is stored.
+    #[must_use]
+    pub fn stored_name(&self, encrypted: String) -> StoredName {
+        if self.threshold.is_none_or(|threshold| encrypted.len() <= threshold) {
+            return StoredName::Short(encrypted);
+        }
+        let file = self.long_name_hash(&encrypted);
+        StoredName::Long { name_file: format!("{file}{LONG_NAME_SUFFIX}"), file, full: encrypted }
+    }
+
+    /// The stored name of a file whose encrypted name is too long: [`LONG_NAME_PREFIX`] and its SHA-256.
+    #[must_use]
+    pub fn long_name_hash(&self, encrypted: &str) -> String {
+        LONG_NAME_PREFIX.to_owned() + &self.base64.encode(Sha256::digest(encrypted))
+    }
+
+    fn expect_encrypted(&self, name: &[u8]) -> Result<()> {
+        match self.scheme {
+            NameScheme::Encrypted | NameScheme::Deterministic => Ok(()),
+            NameScheme::Plaintext => Err(Error::name(name, "the vault stores names as they are")),
+        }
+    }
+
+    fn encrypt(&self, plain: &[u8], iv: &DirIv) -> Result<String> {
+        let pad = eme::BLOCK_LEN - plain.len() % eme::BLOCK_LEN;
+        let mut data = Vec::with_capacity(plain.len() + pad);
+        data.extend_from_slice(plain);
+        data.resize(plain.len() + pad, u8::try_from(pad).map_err(|_| Error::name(plain, TOO_LONG))?);
+        if !self.eme.encrypt(&iv.0, &mut data) {
+            return Err(Error::name(plain, TOO_LONG));
+        }
+        Ok(self.base64.encode(data))
+    }
+
+    fn decrypt(&self, cipher: &[u8], iv: &DirIv) -> std::result::Result<Vec<u8>, &'static str> {
+        // Base64 of the longest input that EME takes.
+        if cipher.len() > eme::MAX_LEN.div_ceil(3) * 4 {
+            return Err(TOO_LONG);
+        }
+        let mut data = self.base64.decode(cipher).map_err(|_| "is not base64 of the vault's kind")?;
+        if !self.eme.decrypt(&iv.0, &mut data) {
+            return Err("is not base64 of whole AES blocks");
+        }
+        let pad = data.last().copied().map_or(0, usize::from);
+        let plain_len = data.len().checked_sub(pad).filter(|len| *len > 0);
+        match plain_len.map(|len| (len, &data[len..])) {
+            Some((len, padding))
+                if (1..=eme::BLOCK_LEN).contains(&pad)
+                    && padding.iter().all(|byte| usize::from(*byte) == pad) =>
+            {
+                data.truncate(len);
+                Ok(data)
+            }
+            _ => Err("does not decrypt: it was altered, or moved from another directory or vault"),
+        }
+    }
+}
+
+impl fmt::Debug for NameCipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NameCipher({:?}, threshold {:?}, key hidden)", self.scheme, self.threshold)
+    }
+}
+
+const TOO_LONG: &str = "is too long";
+
+/// Refuses what is not a valid name of a file.
+///
+/// # Errors
+/// What is wrong with it.
+fn check_name(name: &[u8]) -> std::result::Result<(), &'static str> {
+    match name {
+        b"." | b".." => Err("is not the name of a file"),
+        _ if name.len() > NAME_MAX => Err("is longer than 255 bytes"),
+        _ if name.contains(&b'/') => Err("has a slash"),
+        _ => check_xattr_name(name),
+    }
+}
+
+fn check_xattr_name(name: &[u8]) -> std::result::Result<(), &'static str> {
+    match name {
+        [] => Err("is empty"),
+        _ if name.contains(&0) => Err("has a NUL byte"),
+        _ => Ok(()),
+    }
+}
+
+/// The IV of a directory, for the names in it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DirIv(pub [u8; DirIv::LEN]);
+
+impl DirIv {
+    /// Length in bytes.
+    pub const LEN: usize = eme::BLOCK_LEN;
+    /// The IV of every directory where names are deterministic; no `gocryptfs.diriv` holds it.
+    pub const ZERO: Self = Self([0; Self::LEN]);
+
+    /// A new random IV.
+    ///
+    /// # Errors
+    /// [`Error::Cipher`] where the system has no random bytes to give.
+    pub fn generate() -> Result<Self> {
+        let mut iv = Self::ZERO;
+        while iv == Self::ZERO {
+            random::fill(&mut iv.0)?;
+        }
+        Ok(iv)
+    }
+
+    /// The IV in the content of a `gocryptfs.diriv`.
+    ///
+    /// # Errors
+    /// [`Error::DirIv`] where it is not 16 bytes long, or all zero.
+    pub fn parse(content: &[u8]) -> Result<Self> {
+        let bytes = content.try_into().map_err(|_| Error::DirIv { reason: "is not 16 bytes long" })?;
+        match Self(bytes) {
+            Self::ZERO => Err(Error::DirIv { reason: "is all zero" }),
+            iv => Ok(iv),
+        }
+    }
+}
+
+impl fmt::Debug for DirIv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DirIv({:032x})", u128::from_be_bytes(self.0))
+    }
+}
+
+/// How a file is stored, by the length of its encrypted name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoredName {
+    /// Under its encrypted name.
+    Short(String),
+    /// Under the hash of its encrypted name, which a file beside it holds.
+    Long {
+        /// Name of the file itself.
+        file: String,
+        /// Name of the file that holds the encrypted name.
+        name_file: String,
+        /// The encrypted name.
+        full: String,
+    },
+}
+
+impl StoredName {
+    /// The name under which the file itself is stored.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        match self {
+            Self::Short(name) | Self::Long { file: name, .. } => name,
+        }
+    }
+}
+
+/// What a stored name has to do with long names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LongName {
+    /// Nothing.
+    No,
+    /// A file, directory or symlink with a long name.
+    Content,
+    /// The file that holds a long name.
+    NameFile,
+}
+
+/// What the stored name `stored` has to do with long names.
+#[must_use]
+pub fn is_long_name(stored: &[u8]) -> LongName {
+    if !stored.starts_with(LONG_NAME_PREFIX.as_bytes()) {
+        LongName::No
+    } else if stored.ends_with(LONG_NAME_SUFFIX.as_bytes()) {
+        LongName::NameFile
+    } else {
+        LongName::Content
+    }
+}
+
+/// The encrypted name in the content of a `gocryptfs.longname.*.name` file. To refuse content that belongs
+/// to another file, compare [`NameCipher::long_name_hash`] of it with the file's stored name.
+///
+/// # Errors
+/// [`Error::LongName`] where it is empty, longer than [`LONG_NAME_MAX_LEN`], or not base64.
+pub fn parse_long_name_file(content: &[u8]) -> Result<String> {
+    let bad = |reason| Error::LongName { reason };
+    match content {
+        [] => return Err(bad("is empty")),
+        _ if content.len() > LONG_NAME_MAX_LEN => return Err(bad("is longer than 344 bytes")),
+        _ => {}
+    }
+    if content.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_=".contains(byte)) {
+        // ASCII, so nothing is lost.
+        Ok(String::from_utf8_lossy(content).into_owned())
+    } else {
+        Err(bad("does not hold one in base64"))
+    }
+}
+
+/// A stored name, made printable for messages.
+#[must_use]
+pub fn display_name(name: &[u8]) -> String {
+    printable(name)
+}
