@@ -18,8 +18,9 @@ use crate::random;
 use crate::scratch::{self, Scratch};
 use crate::store::{ReadAt, Windows, WriteAt};
 
-/// Plaintext bytes that one thread handles at a time.
-const GROUP: u64 = 1 << 20;
+/// Plaintext bytes that one thread handles at a time. With nonces and tags they fit the 256 pages of a window
+/// that is pinned by a pipe of 1 MiB, the largest that every process may have.
+const GROUP: u64 = 960 << 10;
 
 /// Stored bytes that are copied at a time: they stay in the second-level cache until they are opened.
 const BATCH: u64 = 128 << 10;

@@ -201,12 +201,18 @@ impl Error {
     /// This error, with the path where it was found.
     #[must_use]
     pub fn at(self, path: impl Into<PathBuf>) -> Self {
-        Self::At { path: path.into(), source: Box::new(self) }
+        Self::At {
+            path: path.into(),
+            source: Box::new(self),
+        }
     }
 
     /// An [`Error::Name`] about `name`.
     pub(crate) fn name(name: &[u8], reason: &'static str) -> Self {
-        Self::Name { name: printable(name), reason }
+        Self::Name {
+            name: printable(name),
+            reason,
+        }
     }
 }
 

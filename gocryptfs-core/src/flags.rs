@@ -72,7 +72,9 @@ impl Flags {
     /// # Errors
     /// [`Error::ConfFlag`] where a name is unknown.
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self> {
-        names.into_iter().try_fold(Self::EMPTY, |flags, name| Ok(flags | Self::from_name(name)?))
+        names
+            .into_iter()
+            .try_fold(Self::EMPTY, |flags, name| Ok(flags | Self::from_name(name)?))
     }
 
     /// The one flag with this name.
@@ -81,7 +83,9 @@ impl Flags {
     /// [`Error::ConfFlag`] where the name is unknown.
     pub fn from_name(name: &str) -> Result<Self> {
         let known = NAMES.iter().find(|(_, known)| *known == name);
-        known.map(|(flag, _)| *flag).ok_or_else(|| Error::ConfFlag { flag: name.chars().take(64).collect() })
+        known.map(|(flag, _)| *flag).ok_or_else(|| Error::ConfFlag {
+            flag: name.chars().take(64).collect(),
+        })
     }
 
     /// Whether all of `flags` are set.
@@ -98,12 +102,17 @@ impl Flags {
 
     /// The names of the flags that are set, in the order in which a new `gocryptfs.conf` lists them.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        self.iter().filter_map(|flag| NAMES.iter().find(|(known, _)| *known == flag)).map(|(_, name)| *name)
+        self.iter()
+            .filter_map(|flag| NAMES.iter().find(|(known, _)| *known == flag))
+            .map(|(_, name)| *name)
     }
 
     /// The flags that are set, each alone, in the order in which a new `gocryptfs.conf` lists them.
     pub fn iter(self) -> impl Iterator<Item = Self> {
-        NAMES.iter().map(|(flag, _)| *flag).filter(move |flag| self.contains(*flag))
+        NAMES
+            .iter()
+            .map(|(flag, _)| *flag)
+            .filter(move |flag| self.contains(*flag))
     }
 
     /// How content is encrypted.

@@ -61,15 +61,20 @@ impl MasterKey {
             *byte = *byte << 4 | digit;
             digits += 1;
         }
-        if digits == 2 * KEY_LEN { Ok(key) } else { Err(bad("it is too short")) }
+        if digits == 2 * KEY_LEN {
+            Ok(key)
+        } else {
+            Err(bad("it is too short"))
+        }
     }
 
     /// The key in gocryptfs's form for keeping on paper: eight groups of eight hexadecimal digits, with
     /// dashes between them.
     #[must_use]
     pub fn to_export(&self) -> Zeroizing<String> {
-        const DIGITS: [char; 16] =
-            ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+        const DIGITS: [char; 16] = [
+            '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+        ];
         // Of full length from the start: a String that grew would leave copies behind.
         let mut text = Zeroizing::new(String::with_capacity(2 * KEY_LEN + KEY_LEN / 4));
         for (i, byte) in self.0.iter().enumerate() {
@@ -90,9 +95,10 @@ impl MasterKey {
         flags.validate()?;
         let hkdf = flags.contains(Flags::HKDF);
         let aead = match flags.content_cipher() {
-            ContentCipher::Aes256Gcm => {
-                aead::new(Algorithm::Aes256GcmNonce16, self.subkey(hkdf, INFO_GCM)?.as_slice())
-            }
+            ContentCipher::Aes256Gcm => aead::new(
+                Algorithm::Aes256GcmNonce16,
+                self.subkey(hkdf, INFO_GCM)?.as_slice(),
+            ),
             ContentCipher::Aes256Siv if hkdf => {
                 let mut key = Zeroizing::new([0; 64]);
                 kdf::hkdf_sha256(None, self.as_bytes(), INFO_SIV, key.as_mut_slice())?;
@@ -103,9 +109,10 @@ impl MasterKey {
                 Sha512::new_with_prefix(self.as_bytes()).finalize_into((&mut *key).into());
                 aead::new(Algorithm::Aes256Siv, key.as_slice())
             }
-            ContentCipher::XChaCha20Poly1305 => {
-                aead::new(Algorithm::XChaCha20Poly1305, self.subkey(true, INFO_XCHACHA)?.as_slice())
-            }
+            ContentCipher::XChaCha20Poly1305 => aead::new(
+                Algorithm::XChaCha20Poly1305,
+                self.subkey(true, INFO_XCHACHA)?.as_slice(),
+            ),
         };
         Ok(aead?)
     }
@@ -156,5 +163,115 @@ pub(crate) fn subkey(key: &[u8; KEY_LEN], hkdf: bool, info: &[u8]) -> Result<Zer
 impl fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MasterKey(hidden)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXPORTED: &str = "fd890dab-86bf61cf-ec5ad460-ad3ed01f-9c52d546-2a31783d-a56b088d-3d05232e";
+
+    #[test]
+    fn never_printed() {
+        let key = MasterKey::from_bytes(&[0xab; 32]);
+        assert_eq!(format!("{key:?} {key:#?}"), "MasterKey(hidden) MasterKey(hidden)");
+        let error = MasterKey::from_hex("secret").expect_err("no key");
+        assert!(!format!("{error} {error:?}").contains("secret"));
+    }
+
+    #[test]
+    fn names_and_content_ciphers_are_not_printed_either() -> Result<()> {
+        let key = MasterKey::from_bytes(&[0xab; 32]);
+        let flags = Flags::new(ContentCipher::Aes256Gcm, crate::flags::NameScheme::Encrypted);
+        let names = format!("{:?}", key.name_cipher(&flags, 0)?);
+        assert_eq!(names, "NameCipher(Encrypted, threshold Some(255), key hidden)");
+        assert!(format!("{:?}", key.content_aead(&flags)?).contains("hidden"));
+        Ok(())
+    }
+
+    #[test]
+    fn exported_and_read_back() -> Result<()> {
+        let key = MasterKey::from_hex(EXPORTED)?;
+        assert_eq!(key.to_export().as_str(), EXPORTED);
+        assert_eq!(key.as_bytes()[..4], [0xfd, 0x89, 0x0d, 0xab]);
+        // As printed, in two lines; without dashes; in capitals.
+        let in_lines = EXPORTED.replacen("1f-", "1f-\n    ", 1);
+        let plain = EXPORTED.replace('-', "").to_uppercase();
+        for text in [format!(" {EXPORTED}\r\n"), in_lines, plain] {
+            assert_eq!(MasterKey::from_hex(&text)?.to_export().as_str(), EXPORTED);
+        }
+        assert_ne!(
+            MasterKey::generate()?.to_export(),
+            MasterKey::generate()?.to_export()
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn other_text_is_refused() {
+        let digit = EXPORTED[..EXPORTED.len() - 1].to_owned();
+        let long = format!("{EXPORTED}0");
+        let sign = EXPORTED.replacen("fd", "+d", 1);
+        let wide = EXPORTED.replacen('8', "\u{ff18}", 1);
+        for text in [
+            "",
+            "-",
+            "\u{fffd}",
+            &digit,
+            &long,
+            &sign,
+            &wide,
+            &EXPORTED.replacen('8', "g", 1),
+        ] {
+            assert!(
+                matches!(MasterKey::from_hex(text), Err(Error::MasterKeyText { .. })),
+                "{text}"
+            );
+        }
+    }
+
+    /// HKDF subkeys: computed with Python's `hmac` module.
+    #[test]
+    fn subkeys() -> Result<()> {
+        let key: [u8; 32] = std::array::from_fn(|i| u8::try_from(i).expect("less than 32"));
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(
+            hex(&*subkey(&key, true, INFO_NAMES)?),
+            "59366f708e4d4ed892d6bd6ca0de6e927040808b21bd0e1a2753ea365aeaf6c9"
+        );
+        assert_eq!(
+            hex(&*subkey(&key, true, INFO_GCM)?),
+            "17df772cfec9d28b9ede3c753d0010ba9f199655acfc3b78dd3b61b5dd5f36c5"
+        );
+        assert_eq!(
+            hex(&*subkey(&key, true, INFO_XCHACHA)?),
+            "957caa5a8d2a9189b77f2fcb17707c1fc6ce862c0061f9d1db29a3b71eb7ca0d"
+        );
+        let mut siv = [0; 64];
+        kdf::hkdf_sha256(None, &key, INFO_SIV, &mut siv)?;
+        assert_eq!(
+            hex(&siv),
+            concat!(
+                "90be6449231c24d9d308f1772b47953b6acf97f9e7876a16172e019977f3b7e0",
+                "2419aaf86d684593cf2b43008422ad6726b83aaf0897186fb8a8cbd04854bd3c"
+            )
+        );
+        assert_eq!(*subkey(&key, false, INFO_NAMES)?, key);
+        Ok(())
+    }
+
+    #[test]
+    fn flags_that_do_not_go_together_give_no_cipher() {
+        let key = MasterKey::from_bytes(&[1; 32]);
+        for flags in [
+            Flags::EMPTY,
+            Flags::HKDF,
+            Flags::XCHACHA20_POLY1305,
+            Flags::AES_SIV | Flags::HKDF,
+        ] {
+            assert!(matches!(key.content_aead(&flags), Err(Error::ConfFlags { .. })));
+            assert!(matches!(key.name_cipher(&flags, 0), Err(Error::ConfFlags { .. })));
+        }
     }
 }

@@ -8,7 +8,7 @@ use chunk_cipher::random;
 use sha2::{Digest, Sha256};
 
 use crate::eme::{self, Eme};
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result};
 use crate::flags::{Flags, NameScheme};
 
 /// The longest name in bytes.
@@ -37,11 +37,19 @@ pub struct NameCipher {
 
 impl NameCipher {
     pub(crate) fn new(key: &[u8; 32], flags: Flags, long_name_max: u8) -> Self {
-        let threshold = if long_name_max == 0 { NAME_MAX } else { usize::from(long_name_max) };
+        let threshold = if long_name_max == 0 {
+            NAME_MAX
+        } else {
+            usize::from(long_name_max)
+        };
         Self {
             eme: Eme::new(key),
             // Both are strict: padding is as it must be, and bits that carry nothing are zero.
-            base64: if flags.contains(Flags::RAW64) { &URL_SAFE_NO_PAD } else { &URL_SAFE },
+            base64: if flags.contains(Flags::RAW64) {
+                &URL_SAFE_NO_PAD
+            } else {
+                &URL_SAFE
+            },
             scheme: flags.name_scheme(),
             threshold: flags.contains(Flags::LONG_NAMES).then_some(threshold),
         }
@@ -98,7 +106,8 @@ impl NameCipher {
     pub fn decrypt_xattr_name(&self, stored: &[u8]) -> Result<Vec<u8>> {
         let bad = |reason| Error::name(stored, reason);
         let cipher = stored.strip_prefix(XATTR_PREFIX.as_bytes());
-        let cipher = cipher.ok_or_else(|| bad("is not an encrypted attribute: user.gocryptfs. is missing"))?;
+        let cipher =
+            cipher.ok_or_else(|| bad("is not an encrypted attribute: user.gocryptfs. is missing"))?;
         let plain = self.decrypt(cipher, &XATTR_IV).map_err(bad)?;
         check_xattr_name(&plain).map_err(|_| bad("decrypts to a name that is not allowed"))?;
         Ok(plain)
@@ -107,11 +116,18 @@ impl NameCipher {
     /// The name under which a file with this encrypted name is stored.
     #[must_use]
     pub fn stored_name(&self, encrypted: String) -> StoredName {
-        if self.threshold.is_none_or(|threshold| encrypted.len() <= threshold) {
+        if self
+            .threshold
+            .is_none_or(|threshold| encrypted.len() <= threshold)
+        {
             return StoredName::Short(encrypted);
         }
         let file = self.long_name_hash(&encrypted);
-        StoredName::Long { name_file: format!("{file}{LONG_NAME_SUFFIX}"), file, full: encrypted }
+        StoredName::Long {
+            name_file: format!("{file}{LONG_NAME_SUFFIX}"),
+            file,
+            full: encrypted,
+        }
     }
 
     /// The stored name of a file whose encrypted name is too long: [`LONG_NAME_PREFIX`] and its SHA-256.
@@ -131,7 +147,10 @@ impl NameCipher {
         let pad = eme::BLOCK_LEN - plain.len() % eme::BLOCK_LEN;
         let mut data = Vec::with_capacity(plain.len() + pad);
         data.extend_from_slice(plain);
-        data.resize(plain.len() + pad, u8::try_from(pad).map_err(|_| Error::name(plain, TOO_LONG))?);
+        data.resize(
+            plain.len() + pad,
+            u8::try_from(pad).map_err(|_| Error::name(plain, TOO_LONG))?,
+        );
         if !self.eme.encrypt(&iv.0, &mut data) {
             return Err(Error::name(plain, TOO_LONG));
         }
@@ -143,7 +162,10 @@ impl NameCipher {
         if cipher.len() > eme::MAX_LEN.div_ceil(3) * 4 {
             return Err(TOO_LONG);
         }
-        let mut data = self.base64.decode(cipher).map_err(|_| "is not base64 of the vault's kind")?;
+        let mut data = self
+            .base64
+            .decode(cipher)
+            .map_err(|_| "is not base64 of the vault's kind")?;
         if !self.eme.decrypt(&iv.0, &mut data) {
             return Err("is not base64 of whole AES blocks");
         }
@@ -164,7 +186,11 @@ impl NameCipher {
 
 impl fmt::Debug for NameCipher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "NameCipher({:?}, threshold {:?}, key hidden)", self.scheme, self.threshold)
+        write!(
+            f,
+            "NameCipher({:?}, threshold {:?}, key hidden)",
+            self.scheme, self.threshold
+        )
     }
 }
 
@@ -218,9 +244,13 @@ impl DirIv {
     /// # Errors
     /// [`Error::DirIv`] where it is not 16 bytes long, or all zero.
     pub fn parse(content: &[u8]) -> Result<Self> {
-        let bytes = content.try_into().map_err(|_| Error::DirIv { reason: "is not 16 bytes long" })?;
+        let bytes = content.try_into().map_err(|_| Error::DirIv {
+            reason: "is not 16 bytes long",
+        })?;
         match Self(bytes) {
-            Self::ZERO => Err(Error::DirIv { reason: "is all zero" }),
+            Self::ZERO => Err(Error::DirIv {
+                reason: "is all zero",
+            }),
             iv => Ok(iv),
         }
     }
@@ -293,7 +323,10 @@ pub fn parse_long_name_file(content: &[u8]) -> Result<String> {
         _ if content.len() > LONG_NAME_MAX_LEN => return Err(bad("is longer than 344 bytes")),
         _ => {}
     }
-    if content.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_=".contains(byte)) {
+    if content
+        .iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-_=".contains(byte))
+    {
         // ASCII, so nothing is lost.
         Ok(String::from_utf8_lossy(content).into_owned())
     } else {
@@ -301,8 +334,275 @@ pub fn parse_long_name_file(content: &[u8]) -> Result<String> {
     }
 }
 
-/// A stored name, made printable for messages.
-#[must_use]
-pub fn display_name(name: &[u8]) -> String {
-    printable(name)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flags::ContentCipher;
+    use crate::keys::MasterKey;
+    use proptest::prelude::*;
+
+    const IV: DirIv = DirIv([3; 16]);
+
+    fn cipher_with(flags: Flags, long_name_max: u8) -> NameCipher {
+        let key = MasterKey::from_bytes(&[7; 32]);
+        key.name_cipher(&flags, long_name_max)
+            .expect("flags that go together")
+    }
+
+    fn flags() -> Flags {
+        Flags::new(ContentCipher::Aes256Gcm, NameScheme::Encrypted)
+    }
+
+    fn cipher() -> NameCipher {
+        cipher_with(flags(), 0)
+    }
+
+    /// Encrypts bytes that the caller has padded.
+    fn encrypt_raw(cipher: &NameCipher, padded: &[u8]) -> String {
+        let mut data = padded.to_vec();
+        assert!(cipher.eme.encrypt(&IV.0, &mut data));
+        cipher.base64.encode(data)
+    }
+
+    fn reason(result: Result<impl fmt::Debug>) -> &'static str {
+        match result {
+            Err(Error::Name { reason, .. }) => reason,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn names_that_are_no_names_are_refused() {
+        for name in [&b""[..], b".", b"..", b"a/b", b"/", b"a\0", &[b'x'; 256]] {
+            reason(cipher().encrypt_name(name, &IV));
+        }
+        for name in [&b"..."[..], b".a", b"a\nb", b"\xff", &[b'x'; 255]] {
+            assert!(cipher().encrypt_name(name, &IV).is_ok());
+        }
+    }
+
+    #[test]
+    fn names_that_decrypt_to_no_names_are_refused() {
+        let cipher = cipher();
+        for name in [&b"."[..], b"..", b"a/b", b"a\0", &[b'x'; 256]] {
+            let stored = cipher.encrypt(name, &IV).expect("short enough");
+            assert_eq!(
+                reason(cipher.decrypt_name(stored.as_bytes(), &IV)),
+                "decrypts to a name that is not allowed"
+            );
+        }
+    }
+
+    #[test]
+    fn padding_is_strict() {
+        let cipher = cipher();
+        assert_eq!(
+            cipher
+                .decrypt_name(encrypt_raw(&cipher, b"aaaaaaaaaaaaaaa\x01").as_bytes(), &IV)
+                .ok(),
+            Some(vec![b'a'; 15])
+        );
+        let bad: [&[u8]; 6] = [
+            b"aaaaaaaaaaaaaaa\x00",
+            b"aaaaaaaaaaaaaaa\x02",
+            b"aaaaaaaaaaaaaaa\x11",
+            b"aaaaaaaaaaaaaaa\xff",
+            // Nothing but padding.
+            &[16; 16],
+            b"a\x0f\x0f\x0f\x0f\x0f\x0f\x0e\x0f\x0f\x0f\x0f\x0f\x0f\x0f\x0f",
+        ];
+        for padded in bad {
+            let stored = encrypt_raw(&cipher, padded);
+            assert!(reason(cipher.decrypt_name(stored.as_bytes(), &IV)).starts_with("does not decrypt"));
+        }
+        // A whole block of padding after a whole block of name.
+        let stored = encrypt_raw(&cipher, &[&[b'a'; 16][..], &[16; 16]].concat());
+        assert_eq!(
+            cipher.decrypt_name(stored.as_bytes(), &IV).ok(),
+            Some(vec![b'a'; 16])
+        );
+    }
+
+    #[test]
+    fn base64_is_strict() {
+        for flags in [flags(), flags().without(Flags::RAW64)] {
+            let cipher = cipher_with(flags, 0);
+            let stored = cipher.encrypt_name(b"name", &IV).expect("a valid name");
+            let plain = stored.trim_end_matches('=');
+            assert_eq!(
+                (plain.len(), stored.ends_with("==")),
+                (22, !flags.contains(Flags::RAW64))
+            );
+            // The last of 22 characters carries two bits.
+            let last = if stored[21..].starts_with(['A', 'Q', 'g', 'w']) {
+                "B"
+            } else {
+                "?"
+            };
+            let loose = format!("{}{last}{}", &plain[..21], &stored[22..]);
+            let other = if stored == plain {
+                format!("{plain}==")
+            } else {
+                plain.to_owned()
+            };
+            let bad = [
+                loose,
+                other,
+                format!("{stored}="),
+                format!("{stored}\n"),
+                format!("{stored}\r"),
+                format!("{}\n{}", &stored[..5], &stored[5..]),
+                format!(" {stored}"),
+                format!("{}+{}", &stored[..5], &stored[6..]),
+                format!("{}/{}", &stored[..5], &stored[6..]),
+                plain[..21].to_owned(),
+                String::new(),
+                "====".to_owned(),
+                format!("{stored}\u{e9}"),
+            ];
+            for name in bad {
+                reason(cipher.decrypt_name(name.as_bytes(), &IV));
+            }
+            assert_eq!(
+                cipher.decrypt_name(stored.as_bytes(), &IV).ok(),
+                Some(b"name".to_vec())
+            );
+        }
+        assert!(cipher().decrypt_name(&[b'A'; 1 << 20], &IV).is_err());
+    }
+
+    #[test]
+    fn names_belong_to_their_directory() {
+        let stored = cipher().encrypt_name(b"name", &IV).expect("a valid name");
+        reason(cipher().decrypt_name(stored.as_bytes(), &DirIv([4; 16])));
+    }
+
+    #[test]
+    fn plaintext_names_are_not_encrypted_but_attributes_are() {
+        let plaintext = cipher_with(Flags::new(ContentCipher::Aes256Gcm, NameScheme::Plaintext), 0);
+        assert_eq!(plaintext.scheme(), NameScheme::Plaintext);
+        reason(plaintext.encrypt_name(b"name", &IV));
+        reason(plaintext.decrypt_name(b"name", &IV));
+        let stored = plaintext.encrypt_xattr_name(b"user.a/b").expect("a valid name");
+        assert!(stored.starts_with(XATTR_PREFIX) && stored.ends_with("=="));
+        assert_eq!(
+            plaintext.decrypt_xattr_name(stored.as_bytes()).ok(),
+            Some(b"user.a/b".to_vec())
+        );
+    }
+
+    #[test]
+    fn attributes_that_are_none_are_refused() {
+        let cipher = cipher();
+        for name in [&b""[..], b"user.a\0", &[b'x'; 256]] {
+            reason(cipher.encrypt_xattr_name(name));
+        }
+        let stored = cipher.encrypt_xattr_name(b"user.a").expect("a valid name");
+        let nul = XATTR_PREFIX.to_owned() + &cipher.encrypt(b"a\0", &XATTR_IV).expect("short enough");
+        let file = XATTR_PREFIX.to_owned() + &cipher.encrypt_name(b"user.a", &IV).expect("a valid name");
+        for name in [
+            "",
+            "user.gocryptfs.",
+            &stored[15..],
+            &stored.to_uppercase(),
+            &nul,
+            &file,
+        ] {
+            reason(cipher.decrypt_xattr_name(name.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn long_from_the_threshold_on() {
+        let at = |flags, max, len| match cipher_with(flags, max).stored_name("x".repeat(len)) {
+            StoredName::Short(name) => name.len() == len,
+            StoredName::Long { .. } => false,
+        };
+        assert!(at(flags(), 0, 255) && !at(flags(), 0, 256));
+        let custom = flags() | Flags::LONG_NAME_MAX;
+        assert!(at(custom, 62, 62) && !at(custom, 62, 63));
+        assert!(at(flags().without(Flags::LONG_NAMES), 0, 344));
+        // By default, names of 176 bytes are the first that are long.
+        let len = |len| {
+            cipher()
+                .encrypt_name(&vec![b'x'; len], &IV)
+                .expect("a valid name")
+                .len()
+        };
+        assert_eq!((len(175), len(176), len(255)), (235, 256, 342));
+    }
+
+    #[test]
+    fn long_names_are_told_apart_by_prefix_and_suffix() {
+        let cases: [(&[u8], LongName); 6] = [
+            (b"gocryptfs.longname.x", LongName::Content),
+            (b"gocryptfs.longname.x.name", LongName::NameFile),
+            (b"gocryptfs.longname.name", LongName::NameFile),
+            (b"gocryptfs.longname.", LongName::Content),
+            (b"gocryptfs.longname", LongName::No),
+            (b"x.name", LongName::No),
+        ];
+        for (stored, expected) in cases {
+            assert_eq!(is_long_name(stored), expected);
+        }
+    }
+
+    #[test]
+    fn files_with_long_names_are_bounded() {
+        assert_eq!(
+            parse_long_name_file(&[b'A'; 344]).ok().map(|name| name.len()),
+            Some(344)
+        );
+        for content in [
+            &b""[..],
+            &[b'A'; 345],
+            b"AAAA\n",
+            b"AA+A",
+            b"AA/A",
+            b"AA\0A",
+            b"\xff",
+        ] {
+            assert!(matches!(
+                parse_long_name_file(content),
+                Err(Error::LongName { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn directory_ivs_are_16_bytes_and_not_all_zero() -> Result<()> {
+        for content in [&[][..], &[1; 15], &[1; 17], &[0; 16]] {
+            assert!(matches!(DirIv::parse(content), Err(Error::DirIv { .. })));
+        }
+        assert_eq!(DirIv::parse(&[1; 16])?, DirIv([1; 16]));
+        assert_ne!(DirIv::generate()?, DirIv::generate()?);
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn names_survive(name in prop::collection::vec(1..=u8::MAX, 1..=255), iv: [u8; 16], raw: bool) {
+            let name: Vec<u8> = name.into_iter().filter(|byte| *byte != b'/').collect();
+            prop_assume!(check_name(&name).is_ok());
+            let cipher = cipher_with(if raw { flags() } else { flags().without(Flags::RAW64) }, 0);
+            let stored = cipher.encrypt_name(&name, &DirIv(iv))?;
+            prop_assert!(stored.len() <= LONG_NAME_MAX_LEN);
+            prop_assert_eq!(parse_long_name_file(stored.as_bytes())?, stored.clone());
+            prop_assert_eq!(cipher.decrypt_name(stored.as_bytes(), &DirIv(iv))?, name);
+        }
+
+        #[test]
+        fn any_stored_name_is_read_without_panic(name in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = cipher().decrypt_name(&name, &IV);
+            let _ = cipher().decrypt_xattr_name(&[XATTR_PREFIX.as_bytes(), &name].concat());
+            let _ = parse_long_name_file(&name);
+            is_long_name(&name);
+        }
+
+        #[test]
+        fn any_blocks_are_read_without_panic(blocks in prop::collection::vec(any::<[u8; 16]>(), 0..130)) {
+            let stored = URL_SAFE_NO_PAD.encode(blocks.concat());
+            let _ = cipher().decrypt_name(stored.as_bytes(), &IV);
+        }
+    }
 }

@@ -8,12 +8,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 
-use super::mapped::{self, Mapped};
+use super::mapped::Mapping;
 use super::{Kind, Metadata, ReadAt, Store, Windows, Xattr};
 
 /// How files are read.
@@ -233,8 +233,9 @@ fn system_time(seconds: i64, nanoseconds: u64) -> SystemTime {
 /// A regular file of the local file system, open for reading.
 pub struct LocalFile {
     file: File,
-    /// Whether the file system allows to borrow its page cache; the process that found out.
-    mappable: bool,
+    mode: ReadMode,
+    /// Made by the first large read; none where that is not safe.
+    mapping: OnceLock<Option<Mapping>>,
     process: u32,
 }
 
@@ -247,8 +248,7 @@ impl LocalFile {
         if !file.metadata()?.file_type().is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        let mappable = mode == ReadMode::Auto && mapped::is_safe(&file);
-        Ok(Self { file, mappable, process: std::process::id() })
+        Ok(Self { file, mode, mapping: OnceLock::new(), process: std::process::id() })
     }
 
     /// The file itself.
@@ -269,15 +269,16 @@ impl ReadAt for LocalFile {
 
     fn windows(&self) -> Option<Box<dyn Windows + '_>> {
         // A forked child would share the lease with its parent, and could give it up under its feet.
-        if !self.mappable || self.process != std::process::id() {
+        if self.mode == ReadMode::Copy || self.process != std::process::id() {
             return None;
         }
-        Some(Box::new(Mapped::new(&self.file)?))
+        let mapping = self.mapping.get_or_init(|| Mapping::new(&self.file)).as_ref()?;
+        Some(Box::new(mapping.lease(&self.file)?))
     }
 }
 
 impl fmt::Debug for LocalFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalFile").field("mappable", &self.mappable).finish_non_exhaustive()
+        f.debug_struct("LocalFile").field("mode", &self.mode).finish_non_exhaustive()
     }
 }

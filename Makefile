@@ -1,0 +1,97 @@
+# `make demo` shows the main job on a real model; `make test` does all set-up and checks everything.
+
+CARGO ?= cargo
+FUZZ_SECONDS ?= 600
+# Tests of chunk-cipher that reach its unsafe code, as filters of the test harness.
+VALGRIND_TESTS ?= aead store engine
+
+# Without AWS-LC these two are Rust alone.
+PORTABLE := -p chunk-cipher -p gocryptfs-core --no-default-features
+FUZZ := $(wildcard */fuzz/Cargo.toml)
+# A packaged crate leaves the workspace's profiles behind; with them its check reuses what is built.
+DEV_PROFILE := --config profile.dev.opt-level=1 --config 'profile.dev.package."*".opt-level=3'
+
+TEST := setup fmt-check lint unit portable docs deny msrv aarch64 package fuzz-check memcheck
+
+.PHONY: help
+help:
+	@echo 'make demo    seal, inspect, verify and open a real model'
+	@echo 'make test    set up and check everything ($(TEST))'
+	@echo 'make build   the modelseal command, optimised, in target/release'
+	@echo 'make bench   compare speeds on this machine'
+	@echo 'make fuzz    run every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
+	@echo 'make setup doc fmt clean'
+
+.PHONY: build demo bench doc fmt clean
+build:
+	$(CARGO) build --release --locked -p modelseal
+
+demo:
+	scripts/demo.sh
+
+bench:
+	$(CARGO) run --release --locked -p benches -- compare
+
+doc:
+	$(CARGO) doc --workspace --no-deps --locked --open
+
+fmt:
+	$(CARGO) fmt --all
+
+clean:
+	$(CARGO) clean
+	rm -rf $(FUZZ:Cargo.toml=target) $(FUZZ:Cargo.toml=corpus) $(FUZZ:Cargo.toml=artifacts)
+
+.PHONY: test $(TEST)
+test:
+	@set -e; for step in $(TEST); do \
+		printf '\n== %s\n' "$$step"; begin=$$(date +%s); \
+		$(MAKE) --no-print-directory "$$step"; \
+		printf '== %s: %d s\n' "$$step" "$$(($$(date +%s) - begin))"; \
+	done
+
+setup:
+	.ci/setup
+
+fmt-check:
+	$(CARGO) fmt --all --check
+
+lint:
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+unit:
+	$(CARGO) test --workspace --locked
+
+portable:
+	$(CARGO) clippy $(PORTABLE) --all-targets --locked -- -D warnings
+	$(CARGO) test $(PORTABLE) --locked
+
+docs:
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked
+
+deny:
+	$(CARGO) deny --version || $(CARGO) install cargo-deny --locked --version 0.20.2
+	$(CARGO) deny --locked check bans licenses sources
+
+msrv:
+	.ci/msrv
+
+aarch64:
+	.ci/aarch64
+
+package:
+	$(CARGO) package --workspace --exclude benches --locked --allow-dirty $(DEV_PROFILE)
+
+fuzz-check:
+	@set -ex; for manifest in $(FUZZ); do \
+		CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-$(CURDIR)/target}" \
+		$(CARGO) check --manifest-path "$$manifest" $(DEV_PROFILE); \
+	done
+
+memcheck:
+	.ci/memcheck $(VALGRIND_TESTS)
+
+# The corpus grows in fuzz/corpus; fuzz/seeds holds what is committed.
+.PHONY: fuzz
+fuzz:
+	.ci/fuzz $(FUZZ_SECONDS) $(FUZZ)
