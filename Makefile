@@ -7,8 +7,8 @@ VALGRIND_TESTS ?= aead store engine
 
 # Without AWS-LC these two are Rust alone.
 PORTABLE := -p chunk-cipher -p gocryptfs-core --no-default-features
-FUZZ := $(wildcard */fuzz/Cargo.toml)
-# A packaged crate leaves the workspace's profiles behind; with them its check reuses what is built.
+FUZZ := chunk-cipher/fuzz/Cargo.toml gocryptfs-core/fuzz/Cargo.toml
+# Packaged crates and fuzz targets stand outside the workspace; with its profiles they reuse what it has built.
 DEV_PROFILE := --config profile.dev.opt-level=1 --config 'profile.dev.package."*".opt-level=3'
 
 TEST := setup fmt-check lint unit portable docs deny msrv aarch64 package fuzz-check memcheck
@@ -80,7 +80,7 @@ aarch64:
 	.ci/aarch64
 
 package:
-	$(CARGO) package --workspace --exclude benches --locked --allow-dirty $(DEV_PROFILE)
+	.ci/package $(DEV_PROFILE)
 
 fuzz-check:
 	@set -ex; for manifest in $(FUZZ); do \

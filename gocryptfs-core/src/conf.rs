@@ -1,8 +1,5 @@
 //! `gocryptfs.conf`: the wrapped master key and what the vault is like.
 
-use base64::Engine;
-use base64::alphabet;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use chunk_cipher::aead::{self, Aead, Algorithm};
 use chunk_cipher::kdf::{self, DEFAULT_SCRYPT_MEMORY, ScryptParams};
 use chunk_cipher::random;
@@ -14,6 +11,8 @@ pub use crate::flags::{ContentCipher, NameScheme};
 use crate::keys::{self, KEY_LEN, MasterKey};
 
 mod json;
+mod read;
+mod write;
 
 /// The name of the file.
 pub const CONF_NAME: &str = "gocryptfs.conf";
@@ -24,12 +23,6 @@ pub const PASSWORD_MAX: usize = 2048;
 const VERSION: u16 = 2;
 /// Associated data of the key wrap: block number 0, and no file ID.
 const WRAP_AAD: [u8; 8] = [0; 8];
-/// Go decodes base64 so when not told to be strict: padding is needed, the bits that carry nothing may be
-/// anything. It also passes over line ends.
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
-);
 
 /// The content of a `gocryptfs.conf`. One that exists is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,48 +104,13 @@ impl Conf {
                 max: Self::MAX_LEN,
             });
         }
-        Raw::read(content)?.check()
+        read::conf(content)
     }
 
     /// The content of the file, as gocryptfs writes it.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let mut object = Writer::default();
-        object.member("Creator", |out| json::write_string(out, &self.creator));
-        object.member("EncryptedKey", |out| {
-            write_bytes(out, self.encrypted_key.as_deref())
-        });
-        object.member("ScryptObject", |out| {
-            let mut inner = Writer::nested();
-            inner.member("Salt", |out| write_bytes(out, Some(&self.scrypt.salt)));
-            inner.member("N", |out| out.push_str(&self.scrypt.n.to_string()));
-            inner.member("R", |out| out.push_str(&self.scrypt.r.to_string()));
-            inner.member("P", |out| out.push_str(&self.scrypt.p.to_string()));
-            inner.member("KeyLen", |out| out.push_str(&self.scrypt.key_len.to_string()));
-            out.push_str(&inner.end());
-        });
-        object.member("Version", |out| out.push_str(&VERSION.to_string()));
-        object.member("FeatureFlags", |out| {
-            write_strings(out, "\t\t", self.listed.iter().flat_map(|flag| flag.names()));
-        });
-        if let Some(fido2) = &self.fido2 {
-            object.member("FIDO2", |out| {
-                let mut inner = Writer::nested();
-                inner.member("CredentialID", |out| {
-                    write_bytes(out, fido2.credential_id.as_deref())
-                });
-                inner.member("HMACSalt", |out| write_bytes(out, fido2.hmac_salt.as_deref()));
-                inner.member("AssertOptions", |out| match &fido2.assert_options {
-                    Some(options) => write_strings(out, "\t\t\t", options.iter().map(String::as_str)),
-                    None => out.push_str("null"),
-                });
-                out.push_str(&inner.end());
-            });
-        }
-        if self.long_name_max != 0 {
-            object.member("LongNameMax", |out| out.push_str(&self.long_name_max.to_string()));
-        }
-        object.end() + "\n"
+        write::conf(self)
     }
 
     /// A new conf, with `master` wrapped under `password`.
@@ -421,256 +379,4 @@ impl ScryptObject {
             p: self.p,
         }
     }
-}
-
-/// The file as it is written, before its values are checked.
-#[derive(Default)]
-struct Raw {
-    creator: String,
-    encrypted_key: Option<Vec<u8>>,
-    salt: Option<Vec<u8>>,
-    n: i64,
-    r: i64,
-    p: i64,
-    key_len: i64,
-    version: u16,
-    feature_flags: Option<Vec<String>>,
-    fido2: Option<Fido2>,
-    long_name_max: u8,
-}
-
-impl Raw {
-    fn read(content: &[u8]) -> Result<Self> {
-        let mut raw = Self::default();
-        let mut reader = json::Reader::new(content);
-        object(&mut reader, |reader, key| raw.member(reader, key))?;
-        reader.end()?;
-        Ok(raw)
-    }
-
-    fn member(&mut self, reader: &mut json::Reader<'_>, key: &str) -> Result<()> {
-        match key {
-            "creator" => string(reader, &mut self.creator),
-            "encryptedkey" => bytes(reader, &mut self.encrypted_key),
-            "scryptobject" => object(reader, |reader, key| match key {
-                "salt" => bytes(reader, &mut self.salt),
-                "n" => integer(reader, &mut self.n),
-                "r" => integer(reader, &mut self.r),
-                "p" => integer(reader, &mut self.p),
-                "keylen" => integer(reader, &mut self.key_len),
-                _ => reader.skip(),
-            }),
-            "version" => integer(reader, &mut self.version),
-            "featureflags" => list(reader, &mut self.feature_flags, string),
-            "fido2" if reader.null()? => {
-                self.fido2 = None;
-                Ok(())
-            }
-            "fido2" => {
-                let fido2 = self.fido2.get_or_insert_default();
-                object(reader, |reader, key| match key {
-                    "credentialid" => bytes(reader, &mut fido2.credential_id),
-                    "hmacsalt" => bytes(reader, &mut fido2.hmac_salt),
-                    "assertoptions" => list(reader, &mut fido2.assert_options, string),
-                    _ => reader.skip(),
-                })
-            }
-            "longnamemax" => integer(reader, &mut self.long_name_max),
-            _ => reader.skip(),
-        }
-    }
-
-    fn check(self) -> Result<Conf> {
-        if self.version != VERSION {
-            return Err(Error::ConfVersion {
-                version: self.version,
-            });
-        }
-        let scrypt = self.scrypt()?;
-        let names = self.feature_flags.as_deref().unwrap_or_default();
-        let listed = names
-            .iter()
-            .map(|name| Flags::from_name(name))
-            .collect::<Result<Vec<_>>>()?;
-        let conf = Conf {
-            creator: self.creator,
-            encrypted_key: self.encrypted_key,
-            scrypt,
-            listed,
-            fido2: self.fido2,
-            long_name_max: self.long_name_max,
-        };
-        conf.flags().validate()?;
-        check_long_name_max(conf.flags(), conf.long_name_max)?;
-        Ok(conf)
-    }
-
-    fn scrypt(&self) -> Result<ScryptObject> {
-        let bad = |field, value, expected| Error::ConfScrypt {
-            field,
-            value,
-            expected,
-        };
-        let salt = self.salt.clone().unwrap_or_default();
-        if salt.len() < ScryptObject::SALT_LEN {
-            let len = i64::try_from(salt.len()).unwrap_or(i64::MAX);
-            return Err(bad("Salt", len, "at least 32 bytes long"));
-        }
-        let n = u64::try_from(self.n)
-            .ok()
-            .filter(|n| *n >= 1024 && n.is_power_of_two());
-        let r = u32::try_from(self.r).ok().filter(|r| (8..1 << 30).contains(r));
-        let p = u32::try_from(self.p).ok().filter(|p| (1..1 << 30).contains(p));
-        let n = n.ok_or_else(|| bad("N", self.n, "a power of two from 1024"))?;
-        let r = r.ok_or_else(|| bad("R", self.r, "8 or more, and less than 2^30"))?;
-        let p = p.ok_or_else(|| bad("P", self.p, "1 or more, and less than 2^30"))?;
-        if u64::from(r) * u64::from(p) >= 1 << 30 {
-            return Err(bad("P", self.p, "less than 2^30 divided by R"));
-        }
-        if self.key_len != 32 {
-            return Err(bad("KeyLen", self.key_len, "32"));
-        }
-        Ok(ScryptObject {
-            salt,
-            n,
-            r,
-            p,
-            key_len: 32,
-        })
-    }
-}
-
-/// Reads an object whose keys are matched as Go does: by simple case folding, in which the long s and the
-/// Kelvin sign are letters of ASCII too. `null` leaves everything as it is.
-fn object(
-    reader: &mut json::Reader<'_>,
-    mut member: impl FnMut(&mut json::Reader<'_>, &str) -> Result<()>,
-) -> Result<()> {
-    if reader.null()? {
-        return Ok(());
-    }
-    reader.object(|reader, key| {
-        let fold = |c| match c {
-            '\u{17f}' => 's',
-            '\u{212a}' => 'k',
-            c => c.to_ascii_lowercase(),
-        };
-        member(reader, &key.chars().map(fold).collect::<String>())
-    })
-}
-
-fn string(reader: &mut json::Reader<'_>, value: &mut String) -> Result<()> {
-    if !reader.null()? {
-        *value = reader.string()?;
-    }
-    Ok(())
-}
-
-fn integer<T: std::str::FromStr>(reader: &mut json::Reader<'_>, value: &mut T) -> Result<()> {
-    if !reader.null()? {
-        *value = reader.integer()?;
-    }
-    Ok(())
-}
-
-/// Reads base64 or, as Go does, an array of numbers. `null` takes away what was there.
-fn bytes(reader: &mut json::Reader<'_>, value: &mut Option<Vec<u8>>) -> Result<()> {
-    if !reader.is_string() {
-        return list(reader, value, integer);
-    }
-    let mut text = reader.string()?.into_bytes();
-    text.retain(|byte| !matches!(byte, b'\r' | b'\n'));
-    *value = Some(
-        LENIENT
-            .decode(text)
-            .map_err(|_| reader.error("a string that is not padded base64"))?,
-    );
-    Ok(())
-}
-
-/// Reads an array. `null` takes away what was there; as an element, it leaves there what an earlier array had.
-fn list<T: Default>(
-    reader: &mut json::Reader<'_>,
-    value: &mut Option<Vec<T>>,
-    element: impl Fn(&mut json::Reader<'_>, &mut T) -> Result<()>,
-) -> Result<()> {
-    let earlier = value.take();
-    if reader.null()? {
-        return Ok(());
-    }
-    let mut earlier = earlier.unwrap_or_default().into_iter();
-    let mut items = Vec::new();
-    reader.array(|reader| {
-        let mut item = earlier.next().unwrap_or_default();
-        element(reader, &mut item)?;
-        items.push(item);
-        Ok(())
-    })?;
-    *value = Some(items);
-    Ok(())
-}
-
-/// Writes an object as Go's `MarshalIndent` does, with tabs.
-struct Writer {
-    text: String,
-    indent: &'static str,
-}
-
-impl Default for Writer {
-    fn default() -> Self {
-        Self {
-            text: String::from("{"),
-            indent: "\n",
-        }
-    }
-}
-
-impl Writer {
-    /// For an object in the outermost one.
-    fn nested() -> Self {
-        Self {
-            indent: "\n\t",
-            ..Self::default()
-        }
-    }
-
-    fn member(&mut self, key: &str, value: impl FnOnce(&mut String)) {
-        if self.text.len() > 1 {
-            self.text.push(',');
-        }
-        self.text.push_str(self.indent);
-        self.text.push_str("\t\"");
-        self.text.push_str(key);
-        self.text.push_str("\": ");
-        value(&mut self.text);
-    }
-
-    fn end(mut self) -> String {
-        self.text.push_str(self.indent);
-        self.text.push('}');
-        self.text
-    }
-}
-
-fn write_bytes(out: &mut String, bytes: Option<&[u8]>) {
-    match bytes {
-        Some(bytes) => json::write_string(out, &STANDARD.encode(bytes)),
-        None => out.push_str("null"),
-    }
-}
-
-fn write_strings<'a>(out: &mut String, indent: &str, strings: impl Iterator<Item = &'a str>) {
-    out.push('[');
-    let mut any = false;
-    for string in strings {
-        out.push_str(if any { ",\n" } else { "\n" });
-        out.push_str(indent);
-        json::write_string(out, string);
-        any = true;
-    }
-    if any {
-        out.push('\n');
-        out.push_str(&indent[1..]);
-    }
-    out.push(']');
 }

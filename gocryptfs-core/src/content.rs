@@ -18,7 +18,7 @@ pub const BLOCK_LEN: usize = 4096;
 const VERSION: [u8; 2] = [0, 2];
 
 /// AAD of the blocks that belong to no file: wrapped keys, symlink targets, values of extended attributes.
-pub(crate) const DETACHED_AAD: [u8; 8] = [0; 8];
+const DETACHED_AAD: [u8; 8] = [0; 8];
 
 /// The random identity of a file's content, part of the AAD of each of its blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,6 +30,10 @@ impl FileId {
     /// # Errors
     /// Where the system has no random bytes.
     pub fn generate() -> Result<Self> {
+        Ok(Self::random()?)
+    }
+
+    fn random() -> chunk_cipher::Result<Self> {
         let mut id = [0; 16];
         random::fill(&mut id)?;
         Ok(Self(id))
@@ -74,22 +78,20 @@ impl fmt::Debug for FileId {
 
 /// Seals and opens blocks under a vault's content key.
 #[derive(Debug)]
-pub struct BlockCipher {
+pub(crate) struct BlockCipher {
     aead: Box<dyn Aead>,
     tag_first: bool,
 }
 
 impl BlockCipher {
     /// Takes the content key.
-    #[must_use]
-    pub fn new(aead: Box<dyn Aead>) -> Self {
+    pub(crate) fn new(aead: Box<dyn Aead>) -> Self {
         let tag_first = aead.algorithm() == Algorithm::Aes256Siv;
         Self { aead, tag_first }
     }
 
     /// How files are laid out under this key.
-    #[must_use]
-    pub fn layout(&self) -> Layout {
+    pub(crate) fn layout(&self) -> Layout {
         match self.aead.algorithm() {
             Algorithm::XChaCha20Poly1305 => Layout::new(18, 4096, 24 + 16),
             _ => Layout::new(18, 4096, 16 + 16),
@@ -97,8 +99,7 @@ impl BlockCipher {
     }
 
     /// Bytes by which a sealed block is longer than its plaintext.
-    #[must_use]
-    pub fn overhead(&self) -> usize {
+    pub(crate) fn overhead(&self) -> usize {
         self.nonce_len() + TAG_LEN
     }
 
@@ -127,6 +128,22 @@ impl BlockCipher {
             return Err(BadBlock);
         };
         self.aead.open(nonce, aad, body, tag, plain).map_err(|_| BadBlock)
+    }
+
+    /// Seals what belongs to no file under a fresh nonce: a symlink's target, an extended attribute's value.
+    pub(crate) fn seal_detached(&self, plain: &[u8]) -> Result<Vec<u8>> {
+        let mut nonce = vec![0; self.nonce_len()];
+        random::fill(&mut nonce)?;
+        let mut sealed = vec![0; plain.len() + self.overhead()];
+        self.seal(&nonce, &DETACHED_AAD, plain, &mut sealed).map_err(|BadBlock| chunk_cipher::Error::TooLong)?;
+        Ok(sealed)
+    }
+
+    /// Opens what [`Self::seal_detached`] sealed; none where it does not verify.
+    pub(crate) fn open_detached(&self, sealed: &[u8]) -> Option<Vec<u8>> {
+        let mut plain = vec![0; sealed.len().checked_sub(self.overhead())?];
+        self.open(&DETACHED_AAD, sealed, &mut plain).ok()?;
+        Some(plain)
     }
 
     fn split<'a>(&self, body: &'a [u8]) -> Option<(&'a [u8], &'a Tag)> {
@@ -240,14 +257,9 @@ impl<F: ReadAt> Content<F> {
     }
 
     /// Calls `work` with the content, sealed under `cipher`; not at all where it is empty.
-    pub(crate) fn with<R: Default>(
-        &self,
-        cipher: &BlockCipher,
-        work: impl FnOnce(Sealed<'_>) -> chunk_cipher::Result<R>,
-    ) -> chunk_cipher::Result<R> {
-        let Some(id) = self.id else { return Ok(R::default()) };
-        let codec = FileCodec::new(cipher, id);
-        work(Sealed::new(&self.file, &codec, self.stored_len))
+    pub(crate) fn with<R>(&self, cipher: &BlockCipher, work: impl FnOnce(Sealed<'_>) -> R) -> Option<R> {
+        let codec = FileCodec::new(cipher, self.id?);
+        Some(work(Sealed::new(&self.file, &codec, self.stored_len)))
     }
 
     /// Length of the plaintext in bytes.
@@ -273,14 +285,13 @@ pub(crate) fn seal(
     len: u64,
     sink: &dyn WriteAt,
     progress: &dyn Progress,
-) -> Result<()> {
+) -> chunk_cipher::Result<()> {
     if len == 0 {
         return Ok(());
     }
-    let id = FileId::generate()?;
+    let id = FileId::random()?;
     let header = id.header();
     sink.write_all_at(0, &header)
         .map_err(|source| chunk_cipher::Error::Write { offset: 0, len: HEADER_LEN, source })?;
-    engine.seal(source, len, &FileCodec::new(cipher, id), sink, progress)?;
-    Ok(())
+    engine.seal(source, len, &FileCodec::new(cipher, id), sink, progress)
 }

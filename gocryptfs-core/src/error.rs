@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 /// Result of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong while reading and writing a vault.
 #[derive(Debug, thiserror::Error)]
@@ -189,6 +189,20 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// Blocks of a file are damaged.
+    #[error("blocks of {} are damaged: {}", path.display(), crate::file::describe(blocks))]
+    Blocks {
+        /// The path.
+        path: PathBuf,
+        /// The blocks, as ascending ranges.
+        blocks: Vec<std::ops::Range<u64>>,
+    },
+    /// A vault was to be made in a directory that is not empty.
+    #[error("the directory is not empty: it holds {}", found.display())]
+    NotEmpty {
+        /// Something in there.
+        found: PathBuf,
+    },
     /// Encrypting was interrupted before the vault was complete.
     #[error("{} is incomplete: encrypting it was interrupted; encrypt it again", path.display())]
     Incomplete {
@@ -205,6 +219,12 @@ impl Error {
             path: path.into(),
             source: Box::new(self),
         }
+    }
+
+    /// Whether this says that there is no such file.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
     /// An [`Error::Name`] about `name`.

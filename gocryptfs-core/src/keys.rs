@@ -1,5 +1,7 @@
 //! The master key and the keys derived from it.
 
+use crate::conf::Conf;
+use crate::content::BlockCipher;
 use std::fmt;
 
 use chunk_cipher::aead::{self, Aead, Algorithm};
@@ -163,6 +165,23 @@ pub(crate) fn subkey(key: &[u8; KEY_LEN], hkdf: bool, info: &[u8]) -> Result<Zer
 impl fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MasterKey(hidden)")
+    }
+}
+
+/// The keys of an unlocked vault, ready for use.
+#[derive(Debug)]
+pub(crate) struct Ciphers {
+    pub(crate) names: NameCipher,
+    pub(crate) content: BlockCipher,
+}
+
+impl Ciphers {
+    pub(crate) fn new(conf: &Conf, master: &MasterKey) -> Result<Self> {
+        let flags = conf.flags();
+        Ok(Self {
+            names: master.name_cipher(&flags, conf.long_name_max())?,
+            content: BlockCipher::new(master.content_aead(&flags)?),
+        })
     }
 }
 

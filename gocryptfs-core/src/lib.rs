@@ -1,9 +1,25 @@
-//! gocryptfs v2 vaults.
+#![doc = include_str!("../README.md")]
+
 pub mod conf;
-pub mod error;
+mod content;
+mod eme;
+mod error;
+mod file;
 pub mod flags;
 pub mod keys;
 pub mod names;
-pub mod content;
-mod eme;
+mod tree;
+mod verify;
+mod write;
+
+pub use conf::{Conf, ConfOptions};
+pub use content::{BLOCK_LEN, FileId, HEADER_LEN};
 pub use error::{Error, Result};
+pub use file::VaultFile;
+pub use flags::{ContentCipher, Flags, NameScheme};
+pub use keys::{KEY_LEN, MasterKey};
+pub use tree::{
+    Dir, Entry, Found, Listing, PARTIAL_CONF_NAME, Vault, Walk, read_conf, read_partial_conf,
+};
+pub use verify::{Damage, Verified};
+pub use write::{Source, VaultWriter, WriteDir, replace_conf};

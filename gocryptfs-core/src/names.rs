@@ -4,23 +4,23 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::{GeneralPurpose, URL_SAFE, URL_SAFE_NO_PAD};
-use chunk_cipher::random;
 use sha2::{Digest, Sha256};
 
 use crate::eme::{self, Eme};
 use crate::error::{Error, Result};
 use crate::flags::{Flags, NameScheme};
 
+mod diriv;
+mod longname;
+
+pub use diriv::{DIR_IV_NAME, DirIv};
+pub use longname::{
+    LONG_NAME_MAX_LEN, LONG_NAME_PREFIX, LONG_NAME_SUFFIX, LongName, StoredName, is_long_name,
+    parse_long_name_file,
+};
+
 /// The longest name in bytes.
 pub const NAME_MAX: usize = 255;
-/// File with a directory's IV.
-pub const DIR_IV_NAME: &str = "gocryptfs.diriv";
-/// What the stored name of a file with a long name begins with.
-pub const LONG_NAME_PREFIX: &str = "gocryptfs.longname.";
-/// What is appended to it for the file that holds the whole name.
-pub const LONG_NAME_SUFFIX: &str = ".name";
-/// Longest content of such a file in bytes: 256 bytes in padded base64.
-pub const LONG_NAME_MAX_LEN: usize = 344;
 /// What the stored names of encrypted extended attributes begin with.
 pub const XATTR_PREFIX: &str = "user.gocryptfs.";
 
@@ -136,6 +136,16 @@ impl NameCipher {
         LONG_NAME_PREFIX.to_owned() + &self.base64.encode(Sha256::digest(encrypted))
     }
 
+    /// Base64 of the vault's kind.
+    pub(crate) fn encode(&self, data: &[u8]) -> String {
+        self.base64.encode(data)
+    }
+
+    /// The data of which `text` is base64 of the vault's kind.
+    pub(crate) fn decode(&self, text: &[u8]) -> Option<Vec<u8>> {
+        self.base64.decode(text).ok()
+    }
+
     fn expect_encrypted(&self, name: &[u8]) -> Result<()> {
         match self.scheme {
             NameScheme::Encrypted | NameScheme::Deterministic => Ok(()),
@@ -200,7 +210,7 @@ const TOO_LONG: &str = "is too long";
 ///
 /// # Errors
 /// What is wrong with it.
-fn check_name(name: &[u8]) -> std::result::Result<(), &'static str> {
+pub(crate) fn check_name(name: &[u8]) -> std::result::Result<(), &'static str> {
     match name {
         b"." | b".." => Err("is not the name of a file"),
         _ if name.len() > NAME_MAX => Err("is longer than 255 bytes"),
@@ -214,123 +224,6 @@ fn check_xattr_name(name: &[u8]) -> std::result::Result<(), &'static str> {
         [] => Err("is empty"),
         _ if name.contains(&0) => Err("has a NUL byte"),
         _ => Ok(()),
-    }
-}
-
-/// The IV of a directory, for the names in it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct DirIv(pub [u8; DirIv::LEN]);
-
-impl DirIv {
-    /// Length in bytes.
-    pub const LEN: usize = eme::BLOCK_LEN;
-    /// The IV of every directory where names are deterministic; no `gocryptfs.diriv` holds it.
-    pub const ZERO: Self = Self([0; Self::LEN]);
-
-    /// A new random IV.
-    ///
-    /// # Errors
-    /// [`Error::Cipher`] where the system has no random bytes to give.
-    pub fn generate() -> Result<Self> {
-        let mut iv = Self::ZERO;
-        while iv == Self::ZERO {
-            random::fill(&mut iv.0)?;
-        }
-        Ok(iv)
-    }
-
-    /// The IV in the content of a `gocryptfs.diriv`.
-    ///
-    /// # Errors
-    /// [`Error::DirIv`] where it is not 16 bytes long, or all zero.
-    pub fn parse(content: &[u8]) -> Result<Self> {
-        let bytes = content.try_into().map_err(|_| Error::DirIv {
-            reason: "is not 16 bytes long",
-        })?;
-        match Self(bytes) {
-            Self::ZERO => Err(Error::DirIv {
-                reason: "is all zero",
-            }),
-            iv => Ok(iv),
-        }
-    }
-}
-
-impl fmt::Debug for DirIv {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DirIv({:032x})", u128::from_be_bytes(self.0))
-    }
-}
-
-/// How a file is stored, by the length of its encrypted name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoredName {
-    /// Under its encrypted name.
-    Short(String),
-    /// Under the hash of its encrypted name, which a file beside it holds.
-    Long {
-        /// Name of the file itself.
-        file: String,
-        /// Name of the file that holds the encrypted name.
-        name_file: String,
-        /// The encrypted name.
-        full: String,
-    },
-}
-
-impl StoredName {
-    /// The name under which the file itself is stored.
-    #[must_use]
-    pub fn file(&self) -> &str {
-        match self {
-            Self::Short(name) | Self::Long { file: name, .. } => name,
-        }
-    }
-}
-
-/// What a stored name has to do with long names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LongName {
-    /// Nothing.
-    No,
-    /// A file, directory or symlink with a long name.
-    Content,
-    /// The file that holds a long name.
-    NameFile,
-}
-
-/// What the stored name `stored` has to do with long names.
-#[must_use]
-pub fn is_long_name(stored: &[u8]) -> LongName {
-    if !stored.starts_with(LONG_NAME_PREFIX.as_bytes()) {
-        LongName::No
-    } else if stored.ends_with(LONG_NAME_SUFFIX.as_bytes()) {
-        LongName::NameFile
-    } else {
-        LongName::Content
-    }
-}
-
-/// The encrypted name in the content of a `gocryptfs.longname.*.name` file. To refuse content that belongs
-/// to another file, compare [`NameCipher::long_name_hash`] of it with the file's stored name.
-///
-/// # Errors
-/// [`Error::LongName`] where it is empty, longer than [`LONG_NAME_MAX_LEN`], or not base64.
-pub fn parse_long_name_file(content: &[u8]) -> Result<String> {
-    let bad = |reason| Error::LongName { reason };
-    match content {
-        [] => return Err(bad("is empty")),
-        _ if content.len() > LONG_NAME_MAX_LEN => return Err(bad("is longer than 344 bytes")),
-        _ => {}
-    }
-    if content
-        .iter()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-_=".contains(byte))
-    {
-        // ASCII, so nothing is lost.
-        Ok(String::from_utf8_lossy(content).into_owned())
-    } else {
-        Err(bad("does not hold one in base64"))
     }
 }
 
@@ -532,53 +425,6 @@ mod tests {
         assert_eq!((len(175), len(176), len(255)), (235, 256, 342));
     }
 
-    #[test]
-    fn long_names_are_told_apart_by_prefix_and_suffix() {
-        let cases: [(&[u8], LongName); 6] = [
-            (b"gocryptfs.longname.x", LongName::Content),
-            (b"gocryptfs.longname.x.name", LongName::NameFile),
-            (b"gocryptfs.longname.name", LongName::NameFile),
-            (b"gocryptfs.longname.", LongName::Content),
-            (b"gocryptfs.longname", LongName::No),
-            (b"x.name", LongName::No),
-        ];
-        for (stored, expected) in cases {
-            assert_eq!(is_long_name(stored), expected);
-        }
-    }
-
-    #[test]
-    fn files_with_long_names_are_bounded() {
-        assert_eq!(
-            parse_long_name_file(&[b'A'; 344]).ok().map(|name| name.len()),
-            Some(344)
-        );
-        for content in [
-            &b""[..],
-            &[b'A'; 345],
-            b"AAAA\n",
-            b"AA+A",
-            b"AA/A",
-            b"AA\0A",
-            b"\xff",
-        ] {
-            assert!(matches!(
-                parse_long_name_file(content),
-                Err(Error::LongName { .. })
-            ));
-        }
-    }
-
-    #[test]
-    fn directory_ivs_are_16_bytes_and_not_all_zero() -> Result<()> {
-        for content in [&[][..], &[1; 15], &[1; 17], &[0; 16]] {
-            assert!(matches!(DirIv::parse(content), Err(Error::DirIv { .. })));
-        }
-        assert_eq!(DirIv::parse(&[1; 16])?, DirIv([1; 16]));
-        assert_ne!(DirIv::generate()?, DirIv::generate()?);
-        Ok(())
-    }
-
     proptest! {
         #[test]
         fn names_survive(name in prop::collection::vec(1..=u8::MAX, 1..=255), iv: [u8; 16], raw: bool) {
@@ -596,7 +442,7 @@ mod tests {
             let _ = cipher().decrypt_name(&name, &IV);
             let _ = cipher().decrypt_xattr_name(&[XATTR_PREFIX.as_bytes(), &name].concat());
             let _ = parse_long_name_file(&name);
-            is_long_name(&name);
+            let _ = is_long_name(&name);
         }
 
         #[test]

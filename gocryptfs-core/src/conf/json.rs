@@ -24,9 +24,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// An error at the current position.
-    pub(super) fn error(&self, what: impl Into<String>) -> Error {
-        let before = &self.text[..self.at.min(self.text.len())];
+    /// Where the next value begins, for [`Reader::error_at`].
+    pub(super) fn here(&mut self) -> usize {
+        self.peek();
+        self.at
+    }
+
+    /// An error about the value that begins at `at`.
+    pub(super) fn error_at(&self, at: usize, what: impl Into<String>) -> Error {
+        let before = &self.text[..at.min(self.text.len())];
         let line_start = before
             .iter()
             .rposition(|byte| *byte == b'\n')
@@ -36,6 +42,11 @@ impl<'a> Reader<'a> {
             column: before.len() - line_start + 1,
             what: what.into(),
         }
+    }
+
+    /// An error at the current position.
+    fn error(&self, what: impl Into<String>) -> Error {
+        self.error_at(self.at, what)
     }
 
     /// Refuses anything but white space up to the end.
@@ -436,7 +447,7 @@ mod tests {
             "\"a\"",
             "\"\\u0041\"",
             "0",
-            "-1.5e+3",
+            "-1.5e+3 ",
             "01",
             "1.",
             "true",

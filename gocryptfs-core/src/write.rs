@@ -1,0 +1,299 @@
+//! Writing a vault: every file complete or not there, the vault complete only once its conf is in place.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use chunk_cipher::store::{Attributes, Metadata, PendingFile, ReadAt, WriteAt, WriteStore};
+use chunk_cipher::{Engine, Progress};
+
+use crate::conf::{CONF_NAME, Conf};
+use crate::content;
+use crate::error::{Error, Result};
+use crate::flags::NameScheme;
+use crate::keys::{Ciphers, MasterKey};
+use crate::names::{DIR_IV_NAME, DirIv};
+use crate::tree::{PARTIAL_CONF_NAME, StoredAs, io_error, read_dir_iv, read_partial_conf};
+
+/// Permission bits of `gocryptfs.conf`.
+const CONF_MODE: u32 = 0o400;
+
+/// Permission bits of `gocryptfs.diriv` and of the files that hold long names.
+const PUBLIC_MODE: u32 = 0o444;
+
+/// A vault that is being written.
+///
+/// Its conf lies under [`PARTIAL_CONF_NAME`] until [`VaultWriter::finish`] gives it its name, so an interrupted run
+/// is never taken for a vault. No block is ever sealed twice under one file ID: what is written again takes a fresh
+/// one.
+#[derive(Debug)]
+pub struct VaultWriter<S> {
+    store: S,
+    ciphers: Ciphers,
+    engine: Engine,
+}
+
+/// A directory that is being written.
+#[derive(Clone, Debug)]
+pub struct WriteDir {
+    path: PathBuf,
+    stored: PathBuf,
+    iv: DirIv,
+}
+
+/// A file to be sealed.
+pub struct Source<'a> {
+    /// Its plaintext.
+    pub content: &'a dyn ReadAt,
+    /// Length of the plaintext in bytes.
+    pub len: u64,
+    /// Its attributes.
+    pub attributes: &'a Attributes,
+    /// Whether it still is what it was; asked when all of it was read, before the sealed file gets its name.
+    pub unchanged: &'a dyn Fn() -> bool,
+}
+
+impl std::fmt::Debug for Source<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// Where an entry is to be stored.
+struct Place {
+    path: PathBuf,
+    stored: PathBuf,
+    /// Path and content of the file with its long name.
+    long: Option<(PathBuf, String)>,
+}
+
+impl<S: WriteStore> VaultWriter<S> {
+    /// Starts a vault in the empty directory `store`.
+    ///
+    /// # Errors
+    /// [`Error::NotEmpty`] where it is not, [`Error::Io`] where writing fails.
+    pub fn create(store: S, conf: &Conf, master: &MasterKey, engine: Engine) -> Result<Self> {
+        let root = Path::new("");
+        let entries = store.list(root).map_err(|source| io_error(root, "listing", source))?;
+        if let Some((name, _)) = entries.first() {
+            return Err(Error::NotEmpty { found: PathBuf::from(name) });
+        }
+        let writer = Self { store, ciphers: Ciphers::new(conf, master)?, engine };
+        writer.put(Path::new(PARTIAL_CONF_NAME), conf.to_json().as_bytes(), CONF_MODE)?;
+        Ok(writer)
+    }
+
+    /// Goes on with a vault that was never completed (see [`read_partial_conf`]).
+    ///
+    /// # Errors
+    /// [`Error::Io`] where what an interrupted run left cannot be removed.
+    pub fn resume(store: S, master: &MasterKey, engine: Engine) -> Result<Self> {
+        let conf = read_partial_conf(&store)?
+            .ok_or_else(|| Error::NotAVault { path: PathBuf::from(PARTIAL_CONF_NAME) })?;
+        store
+            .remove_leftovers()
+            .map_err(|source| io_error(Path::new(""), "removing leftovers in", source))?;
+        Ok(Self { store, ciphers: Ciphers::new(&conf, master)?, engine })
+    }
+
+    /// The root directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where its IV cannot be written.
+    pub fn root(&self) -> Result<WriteDir> {
+        let iv = self.dir_iv(Path::new(""))?;
+        Ok(WriteDir { path: PathBuf::new(), stored: PathBuf::new(), iv })
+    }
+
+    /// Makes the directory `name` in `parent`; one that is there already is gone on with.
+    ///
+    /// # Errors
+    /// [`Error::Name`] where `name` is none, [`Error::Io`] where something else is there or writing fails.
+    pub fn create_dir(&self, parent: &WriteDir, name: &[u8]) -> Result<WriteDir> {
+        let place = self.place(parent, name)?;
+        self.put_long_name(&place)?;
+        match self.store.create_dir(&place.stored) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // An interrupted run may have made it read-only already.
+                let writable = Attributes { mode: Some(0o700), ..Attributes::default() };
+                self.set_attributes(&place, &writable)?;
+            }
+            made => made.map_err(|source| io_error(&place.path, "making the directory", source))?,
+        }
+        let iv = self.dir_iv(&place.stored)?;
+        Ok(WriteDir { path: place.path, stored: place.stored, iv })
+    }
+
+    /// Sets the attributes of a directory, after everything in it was written.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn finish_dir(&self, dir: &WriteDir, attributes: &Attributes) -> Result<()> {
+        let place = Place { path: dir.path.clone(), stored: dir.stored.clone(), long: None };
+        self.set_attributes(&place, &self.seal_attributes(attributes)?)
+    }
+
+    /// Seals `source` as the file `name` in `parent`, which is not there yet.
+    ///
+    /// # Errors
+    /// [`Error::Name`] where `name` is none, [`Error::Io`] and [`Error::File`] where reading or writing fails.
+    pub fn write_file(
+        &self,
+        parent: &WriteDir,
+        name: &[u8],
+        source: &Source<'_>,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let place = self.place(parent, name)?;
+        let failed = |source| io_error(&place.path, "writing", source);
+        let damaged = |source| Error::File { path: place.path.clone(), source };
+        let attributes = self.seal_attributes(source.attributes)?;
+        let pending = self.store.create().map_err(failed)?;
+        content::seal(&self.engine, &self.ciphers.content, source.content, source.len, &pending, progress)
+            .map_err(damaged)?;
+        if !(source.unchanged)() {
+            return Err(damaged(chunk_cipher::Error::Changed));
+        }
+        self.put_long_name(&place)?;
+        pending.commit(&place.stored, &attributes).map_err(failed)
+    }
+
+    /// Makes the symlink `name` in `parent`, which is not there yet.
+    ///
+    /// # Errors
+    /// [`Error::Name`] where `name` is none, [`Error::Io`] where writing fails.
+    pub fn write_symlink(
+        &self,
+        parent: &WriteDir,
+        name: &[u8],
+        target: &[u8],
+        attributes: &Attributes,
+    ) -> Result<()> {
+        let place = self.place(parent, name)?;
+        let stored = if self.ciphers.names.scheme() == NameScheme::Plaintext {
+            target.to_vec()
+        } else {
+            self.ciphers.names.encode(&self.ciphers.content.seal_detached(target)?).into_bytes()
+        };
+        self.put_long_name(&place)?;
+        self.store
+            .create_symlink(&stored, &place.stored)
+            .map_err(|source| io_error(&place.path, "making the symlink", source))?;
+        let attributes = Attributes { modified: attributes.modified, ..Attributes::default() };
+        self.set_attributes(&place, &attributes)
+    }
+
+    /// Where `name` in `parent` is stored, and what is known of it; none where nothing is there yet.
+    ///
+    /// # Errors
+    /// [`Error::Name`] where `name` is none, [`Error::Io`] where it cannot be looked up.
+    pub fn existing(&self, parent: &WriteDir, name: &[u8]) -> Result<Option<Metadata>> {
+        let place = self.place(parent, name)?;
+        match self.store.metadata(&place.stored) {
+            Ok(metadata) => Ok(Some(metadata)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(io_error(&place.path, "finding", source)),
+        }
+    }
+
+    /// Removes the file or symlink `name` in `parent`, which an interrupted run left.
+    ///
+    /// # Errors
+    /// [`Error::Name`] where `name` is none, [`Error::Io`] where it is not there.
+    pub fn remove(&self, parent: &WriteDir, name: &[u8]) -> Result<()> {
+        let place = self.place(parent, name)?;
+        self.store.remove_file(&place.stored).map_err(|source| io_error(&place.path, "removing", source))
+    }
+
+    /// Makes the vault complete, once everything written would survive a power cut.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn finish(self) -> Result<()> {
+        let conf = Path::new(CONF_NAME);
+        let failed = |source| io_error(conf, "completing", source);
+        self.store.sync().map_err(failed)?;
+        self.store.rename(Path::new(PARTIAL_CONF_NAME), conf).map_err(failed)?;
+        self.store.sync().map_err(failed)
+    }
+
+    fn place(&self, parent: &WriteDir, name: &[u8]) -> Result<Place> {
+        let stored = self.ciphers.stored_name(name, &parent.iv).map_err(|error| error.at(&parent.path))?;
+        let reserved = [CONF_NAME, PARTIAL_CONF_NAME].map(str::as_bytes);
+        if parent.path.as_os_str().is_empty() && reserved.contains(&stored.file().as_bytes()) {
+            return Err(Error::name(name, "is a name of the vault's own files; rename it"));
+        }
+        let StoredAs { long, .. } = &stored;
+        Ok(Place {
+            path: parent.path.join(std::ffi::OsStr::from_bytes(name)),
+            stored: parent.stored.join(stored.file()),
+            long: long.as_ref().map(|(file, full)| (parent.stored.join(file), full.clone())),
+        })
+    }
+
+    /// Writes the file with the long name, before the entry it is for.
+    fn put_long_name(&self, place: &Place) -> Result<()> {
+        let Some((file, full)) = &place.long else { return Ok(()) };
+        match self.put(file, full.as_bytes(), PUBLIC_MODE) {
+            // Left by an interrupted run: the hash in its own name says what it holds.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            put => put,
+        }
+    }
+
+    /// The IV of the directory stored at `stored`, made where it is missing.
+    fn dir_iv(&self, stored: &Path) -> Result<DirIv> {
+        if self.ciphers.names.scheme() != NameScheme::Encrypted {
+            return Ok(DirIv::ZERO);
+        }
+        match read_dir_iv(&self.store, stored) {
+            Err(error) if error.is_not_found() => {
+                let iv = DirIv::generate()?;
+                self.put(&stored.join(DIR_IV_NAME), &iv.0, PUBLIC_MODE)?;
+                Ok(iv)
+            }
+            iv => iv,
+        }
+    }
+
+    fn put(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
+        put(&self.store, path, content, mode)
+    }
+
+    fn seal_attributes(&self, attributes: &Attributes) -> Result<Attributes> {
+        let xattrs = attributes.xattrs.iter().map(|(name, value)| self.ciphers.seal_xattr(name, value));
+        Ok(Attributes { xattrs: xattrs.collect::<Result<_>>()?, ..attributes.clone() })
+    }
+
+    fn set_attributes(&self, place: &Place, attributes: &Attributes) -> Result<()> {
+        self.store
+            .set_attributes(&place.stored, attributes)
+            .map_err(|source| io_error(&place.path, "setting the attributes of", source))
+    }
+}
+
+/// Replaces the `gocryptfs.conf` of a complete vault, in one step.
+///
+/// # Errors
+/// [`Error::Io`]; the old conf is still in place then.
+pub fn replace_conf(store: &impl WriteStore, conf: &Conf) -> Result<()> {
+    let (new, path) = (Path::new("gocryptfs.conf.new"), Path::new(CONF_NAME));
+    let failed = |source| io_error(path, "replacing", source);
+    match store.remove_file(new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        // Nothing there, or left by an interrupted run.
+        _ => {}
+    }
+    put(store, new, conf.to_json().as_bytes(), CONF_MODE)?;
+    store.sync().map_err(failed)?;
+    store.rename(new, path).map_err(failed)?;
+    store.sync().map_err(failed)
+}
+
+/// Writes a small file that is not there yet.
+fn put(store: &impl WriteStore, path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let failed = |source| io_error(path, "writing", source);
+    let pending = store.create().map_err(failed)?;
+    pending.write_all_at(0, content).map_err(failed)?;
+    pending.commit(path, &Attributes { mode: Some(mode), ..Attributes::default() }).map_err(failed)
+}
