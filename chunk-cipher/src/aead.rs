@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-
 use crate::error::{Error, Result};
 
 #[cfg(feature = "aws-lc")]
@@ -122,7 +121,15 @@ pub fn new(algorithm: Algorithm, key: &[u8]) -> Result<Box<dyn Aead>> {
 
 /// Refuses a length that the algorithm or the call does not allow.
 fn expect_len(what: &'static str, expected: usize, actual: usize) -> Result<()> {
-    if expected == actual { Ok(()) } else { Err(Error::Length { what, expected, actual }) }
+    if expected == actual {
+        Ok(())
+    } else {
+        Err(Error::Length {
+            what,
+            expected,
+            actual,
+        })
+    }
 }
 
 /// Zeroes `plaintext` where `result` is an error: nothing unverified reaches the caller.

@@ -34,7 +34,12 @@ impl Buffer {
     pub fn new(len: usize) -> io::Result<Self> {
         if len == 0 {
             let empty = NonNull::dangling();
-            return Ok(Self { data: empty, len, mapping: empty, mapping_len: 0 });
+            return Ok(Self {
+                data: empty,
+                len,
+                mapping: empty,
+                mapping_len: 0,
+            });
         }
         let slack = if len >= HUGE_PAGE { HUGE_PAGE } else { 0 };
         let mapping_len = len.checked_add(slack).ok_or(io::ErrorKind::OutOfMemory)?;
@@ -48,10 +53,19 @@ impl Buffer {
             )?
         };
         let mapping = NonNull::new(mapping.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let shift = if slack == 0 { 0 } else { mapping.as_ptr().align_offset(HUGE_PAGE) };
+        let shift = if slack == 0 {
+            0
+        } else {
+            mapping.as_ptr().align_offset(HUGE_PAGE)
+        };
         // SAFETY: `shift` is below the slack, so `data` and `len` bytes behind it are in the mapping.
         let data = unsafe { mapping.add(shift) };
-        let buffer = Self { data, len, mapping, mapping_len };
+        let buffer = Self {
+            data,
+            len,
+            mapping,
+            mapping_len,
+        };
         if slack > 0 {
             // Advice only: without huge pages the buffer works all the same.
             // SAFETY: the range is ours.
@@ -103,7 +117,10 @@ mod tests {
             assert_eq!(buffer.len(), len);
             assert!(buffer.iter().all(|byte| *byte == 0));
             buffer.fill(7);
-            assert_eq!(buffer.iter().map(|byte| u64::from(*byte)).sum::<u64>(), 7 * len as u64);
+            assert_eq!(
+                buffer.iter().map(|byte| u64::from(*byte)).sum::<u64>(),
+                7 * len as u64
+            );
             if len >= HUGE_PAGE {
                 assert_eq!(buffer.as_ptr().align_offset(HUGE_PAGE), 0);
             }

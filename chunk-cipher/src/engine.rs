@@ -5,9 +5,11 @@
 //! [`BATCH`] bytes at a time into scratch memory of its own, and opens every chunk straight into the
 //! destination.
 
+use std::collections::BTreeMap;
+use std::mem;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use zeroize::Zeroizing;
 
@@ -68,7 +70,12 @@ impl<'a> Sealed<'a> {
     /// The sealed file in the first `stored_len` bytes of `source`.
     #[must_use]
     pub fn new(source: &'a dyn ReadAt, codec: &'a dyn Codec, stored_len: u64) -> Self {
-        Self { source, codec, stored_len }
+        // No file is longer, whatever its storage says; up to here no arithmetic overflows.
+        Self {
+            source,
+            codec,
+            stored_len: stored_len.min(i64::MAX as u64),
+        }
     }
 
     /// Length of the plaintext in bytes.
@@ -86,7 +93,9 @@ impl<'a> Sealed<'a> {
 
 impl std::fmt::Debug for Sealed<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sealed").field("stored_len", &self.stored_len).finish_non_exhaustive()
+        f.debug_struct("Sealed")
+            .field("stored_len", &self.stored_len)
+            .finish_non_exhaustive()
     }
 }
 
@@ -131,11 +140,10 @@ impl Engine {
     /// [`Error::Changed`] where the file has become shorter, [`Error::Read`] where reading fails. `out` is all
     /// zero then.
     pub fn read_into(&self, file: Sealed<'_>, offset: u64, out: &mut [u8]) -> Result<()> {
-        let result = self.try_read_into(file, offset, out);
-        if result.is_err() {
-            out.fill(0);
-        }
-        result
+        let out = Unverified(out);
+        self.try_read_into(file, offset, out.0)?;
+        mem::forget(out);
+        Ok(())
     }
 
     fn try_read_into(&self, file: Sealed<'_>, offset: u64, out: &mut [u8]) -> Result<()> {
@@ -157,7 +165,7 @@ impl Engine {
         })?
     }
 
-    /// Writes the whole plaintext to `sink`, which reads as zeros so far: batches of zeros are not written.
+    /// Writes the whole plaintext to `sink`, batches of zeros by [`WriteAt::write_zeros_at`].
     ///
     /// What was written must be thrown away after an error.
     ///
@@ -170,7 +178,9 @@ impl Engine {
             for batch in batches(&layout, &range) {
                 let mut plain = scratch::plaintext(length(&batch)?);
                 open_range(file, None, batch.start, &mut plain)?;
-                if !is_zero(&plain) {
+                if is_zero(&plain) {
+                    write_zeros(sink, batch.start, plain.len())?;
+                } else {
                     write(sink, batch.start, &plain)?;
                 }
             }
@@ -184,9 +194,13 @@ impl Engine {
     /// [`Error::Changed`], [`Error::Read`] and [`Error::Cancelled`] as in [`Engine::unseal`].
     pub fn scan(&self, file: Sealed<'_>, progress: &dyn Progress) -> Result<Scan> {
         let layout = file.codec.layout();
-        let windows = if file.len() > SERIAL { file.source.windows() } else { None };
+        let windows = if file.len() > SERIAL {
+            file.source.windows()
+        } else {
+            None
+        };
         let windows = windows.as_deref();
-        let found = Mutex::new(Scan::default());
+        let found = Mutex::new(Found::default());
         self.each_group(file.len(), &layout, progress, &|range| {
             let mut plain = scratch::plaintext(length(&range)?);
             let opened = match open_range(file, windows, range.start, &mut plain) {
@@ -199,15 +213,19 @@ impl Engine {
                 // A hole reads as zeros, so only those chunks need a second look.
                 if !opened || is_zero(plain) {
                     let state = inspect(file, index, plain)?;
-                    found.lock().unwrap_or_else(PoisonError::into_inner).add(index, state);
+                    found
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .add(index, state);
                 }
             }
             Ok(())
         })?;
-        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        merge(&mut found.damaged);
-        merge(&mut found.holes);
-        Ok(found)
+        let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Scan {
+            damaged: found.damaged.into_vec(),
+            holes: found.holes.into_vec(),
+        })
     }
 
     /// Seals `len` bytes of plaintext from `source` and writes the chunks to `sink`; not the header, which is the
@@ -253,7 +271,11 @@ impl Engine {
         let failed = AtomicBool::new(false);
         let leaf = |range: Range<u64>, (): ()| {
             work(range.clone())?;
-            if progress.advance(range.end - range.start) { Ok(()) } else { Err(Error::Cancelled) }
+            if progress.advance(range.end - range.start) {
+                Ok(())
+            } else {
+                Err(Error::Cancelled)
+            }
         };
         if len == 0 {
             return Ok(());
@@ -261,7 +283,8 @@ impl Engine {
         if len <= SERIAL {
             return leaf(0..len, ());
         }
-        self.pool.run(|| for_groups(0..len, group_len(layout, len), (), &failed, &leaf))?
+        self.pool
+            .run(|| for_groups(0..len, group_len(layout, len), (), &failed, &leaf))?
     }
 }
 
@@ -274,13 +297,42 @@ pub struct Scan {
     pub holes: Vec<Range<u64>>,
 }
 
-impl Scan {
+/// What a scan found so far.
+#[derive(Default)]
+struct Found {
+    damaged: Ranges,
+    holes: Ranges,
+}
+
+impl Found {
     fn add(&mut self, index: u64, state: State) {
         match state {
             State::Sound => {}
-            State::Damaged => self.damaged.push(index..index + 1),
-            State::Hole => self.holes.push(index..index + 1),
+            State::Damaged => self.damaged.add(index),
+            State::Hole => self.holes.add(index),
         }
+    }
+}
+
+/// Indices as ranges, start to end: any number of chunks in a row take no more memory than one.
+#[derive(Default)]
+struct Ranges(BTreeMap<u64, u64>);
+
+impl Ranges {
+    /// Adds an index that is not there yet.
+    fn add(&mut self, index: u64) {
+        let in_front = self
+            .0
+            .range(..index)
+            .next_back()
+            .filter(|(_, end)| **end == index);
+        let start = in_front.map_or(index, |(start, _)| *start);
+        let end = self.0.remove(&(index + 1)).unwrap_or(index + 1);
+        self.0.insert(start, end);
+    }
+
+    fn into_vec(self) -> Vec<Range<u64>> {
+        self.0.into_iter().map(|(start, end)| start..end).collect()
     }
 }
 
@@ -306,11 +358,24 @@ fn inspect(file: Sealed<'_>, index: u64, plain: &mut [u8]) -> Result<State> {
     Ok(state)
 }
 
+/// A destination that is zeroed when this is dropped: also where a codec or a source panics.
+struct Unverified<'a>(&'a mut [u8]);
+
+impl Drop for Unverified<'_> {
+    fn drop(&mut self) {
+        self.0.fill(0);
+    }
+}
+
 /// The range of `len` bytes at `offset`, where it lies within a file of `file_len` bytes.
 fn checked_range(offset: u64, len: u64, file_len: u64) -> Result<Range<u64>> {
     match offset.checked_add(len) {
         Some(end) if end <= file_len => Ok(offset..end),
-        _ => Err(Error::Range { offset, len, file_len }),
+        _ => Err(Error::Range {
+            offset,
+            len,
+            file_len,
+        }),
     }
 }
 
@@ -334,7 +399,10 @@ impl Divide for () {
 
 impl Divide for &mut [u8] {
     fn divide(self, at: u64) -> Result<(Self, Self)> {
-        usize::try_from(at).ok().and_then(|at| self.split_at_mut_checked(at)).ok_or(Error::TooLong)
+        usize::try_from(at)
+            .ok()
+            .and_then(|at| self.split_at_mut_checked(at))
+            .ok_or(Error::TooLong)
     }
 }
 
@@ -381,12 +449,7 @@ fn batches(layout: &Layout, range: &Range<u64>) -> impl Iterator<Item = Range<u6
 }
 
 /// Opens the plaintext from `offset` on into `out`, on this thread.
-fn open_range(
-    file: Sealed<'_>,
-    windows: Option<&dyn Windows>,
-    offset: u64,
-    out: &mut [u8],
-) -> Result<()> {
+fn open_range(file: Sealed<'_>, windows: Option<&dyn Windows>, offset: u64, out: &mut [u8]) -> Result<()> {
     let layout = file.codec.layout();
     let range = offset..offset + out.len() as u64;
     let mut open = |chunks: Range<u64>, stored: &[u8]| {
@@ -423,7 +486,11 @@ fn with_stored(
             part = layout.chunks_within(&window, file.stored_len);
             result = layout.stored_range(&part, file.stored_len).and_then(|inner| {
                 let inner = length(&(window.start..inner.start))?..length(&(window.start..inner.end))?;
-                if part.is_empty() { Ok(()) } else { work(part.clone(), &bytes[inner]) }
+                if part.is_empty() {
+                    Ok(())
+                } else {
+                    work(part.clone(), &bytes[inner])
+                }
             });
         });
         if still {
@@ -481,7 +548,12 @@ fn open_chunks(file: Sealed<'_>, first: u64, stored: &[u8], offset: u64, out: &m
         at += want as u64;
         rest = behind;
     }
-    Ok(())
+    // Every chunk of a file has stored bytes, so nothing is left to fill.
+    if rest.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Changed)
+    }
 }
 
 /// Opens one chunk; one whose stored bytes cannot hold this much plaintext is damaged.
@@ -526,30 +598,36 @@ fn length(range: &Range<u64>) -> Result<usize> {
 
 fn read(source: &dyn ReadAt, offset: u64, buf: &mut Scratch) -> Result<()> {
     let len = buf.len();
-    source.read_exact_at(offset, buf).map_err(|error| match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => Error::Changed,
-        _ => Error::Read { offset, len, source: error },
-    })
+    source
+        .read_exact_at(offset, buf)
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => Error::Changed,
+            _ => Error::Read {
+                offset,
+                len,
+                source: error,
+            },
+        })
 }
 
 fn write(sink: &dyn WriteAt, offset: u64, buf: &[u8]) -> Result<()> {
-    sink.write_all_at(offset, buf).map_err(|source| Error::Write { offset, len: buf.len(), source })
+    sink.write_all_at(offset, buf).map_err(|source| Error::Write {
+        offset,
+        len: buf.len(),
+        source,
+    })
+}
+
+fn write_zeros(sink: &dyn WriteAt, offset: u64, len: usize) -> Result<()> {
+    sink.write_zeros_at(offset, len)
+        .map_err(|source| Error::Write { offset, len, source })
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
     // Compares without a branch a byte; the first bytes settle almost every case.
     let (head, rest) = bytes.split_at(bytes.len().min(64));
-    head.iter().all(|byte| *byte == 0) && rest.chunks(4096).all(|part| part.iter().fold(0, |a, b| a | b) == 0)
-}
-
-/// Sorts ranges and joins those that touch.
-fn merge(ranges: &mut Vec<Range<u64>>) {
-    ranges.sort_unstable_by_key(|range| range.start);
-    ranges.dedup_by(|next, previous| {
-        let touches = next.start <= previous.end;
-        if touches {
-            previous.end = previous.end.max(next.end);
-        }
-        touches
-    });
+    head.iter().all(|byte| *byte == 0)
+        && rest
+            .chunks(4096)
+            .all(|part| part.iter().fold(0, |a, b| a | b) == 0)
 }

@@ -16,17 +16,21 @@ pub struct ScryptParams {
     pub p: u32,
 }
 
-/// Memory that scrypt parameters read from a file may ask for unless the caller says otherwise: 1 GiB.
-pub const DEFAULT_SCRYPT_MEMORY: u64 = 1 << 30;
+/// Memory that scrypt parameters read from a file may ask for unless the caller says otherwise: enough for
+/// N = 2^20 and r = 8 (1 GiB), the largest in RFC 7914, and the little that comes on top.
+pub const DEFAULT_SCRYPT_MEMORY: u64 = (1 << 30) + (1 << 20);
 
 impl ScryptParams {
-    /// Memory that deriving with these parameters takes, in bytes: 128 r (N + p + 2), at most `u64::MAX`.
+    /// Memory that deriving with these parameters takes, in bytes: 128 r N, at most `u64::MAX`. A few blocks of
+    /// 128 r bytes come on top.
     #[must_use]
     pub const fn memory(&self) -> u64 {
         if self.log_n > 63 {
             return u64::MAX;
         }
-        let blocks = (1_u64 << self.log_n).saturating_add(self.p as u64).saturating_add(2);
+        let blocks = (1_u64 << self.log_n)
+            .saturating_add(self.p as u64)
+            .saturating_add(2);
         blocks.saturating_mul(128).saturating_mul(self.r as u64)
     }
 
@@ -35,24 +39,37 @@ impl ScryptParams {
         if self.log_n > 63 {
             return u64::MAX;
         }
-        (1_u64 << self.log_n).saturating_mul(self.r as u64).saturating_mul(self.p as u64)
+        (1_u64 << self.log_n)
+            .saturating_mul(self.r as u64)
+            .saturating_mul(self.p as u64)
     }
 
     /// Refuses parameters that take more than `max_memory` bytes, or more time than filling that memory
-    /// sixteen times would.
+    /// sixteen times would, or that RFC 7914 (section 2) does not allow.
     ///
     /// # Errors
-    /// [`Error::ScryptLimit`].
+    /// [`Error::ScryptLimit`], [`Error::ScryptWork`] and [`Error::ScryptParams`], in this order.
     pub fn check(&self, max_memory: u64) -> Result<()> {
         let memory = self.memory();
         if memory > max_memory {
-            return Err(Error::ScryptLimit { params: *self, memory, max_memory });
+            return Err(Error::ScryptLimit {
+                params: *self,
+                memory,
+                max_memory,
+            });
         }
         // p repeats the work without taking memory, so it is bounded against the same limit.
         if self.work() / 16 > max_memory / 128 {
             return Err(Error::ScryptWork { params: *self });
         }
-        Ok(())
+        // The backends are not equally strict.
+        let blocks = u64::from(self.r) * u64::from(self.p);
+        let n_fits = self.log_n > 0 && u32::from(self.log_n) < self.r.saturating_mul(16);
+        if n_fits && blocks > 0 && blocks < 1 << 30 {
+            Ok(())
+        } else {
+            Err(Error::ScryptParams { params: *self })
+        }
     }
 }
 
@@ -79,7 +96,9 @@ pub fn scrypt(
 #[cfg(any(test, not(feature = "aws-lc")))]
 fn scrypt_portable(password: &[u8], salt: &[u8], params: ScryptParams, out: &mut [u8]) -> Result<()> {
     let invalid = Error::ScryptParams { params };
-    let Ok(checked) = scrypt::Params::new(params.log_n, params.r, params.p) else { return Err(invalid) };
+    let Ok(checked) = scrypt::Params::new(params.log_n, params.r, params.p) else {
+        return Err(invalid);
+    };
     scrypt::scrypt(password, salt, &checked, out).map_err(|_| invalid)
 }
 
@@ -90,7 +109,7 @@ mod aws_lc {
 
     pub(super) fn scrypt(password: &[u8], salt: &[u8], params: ScryptParams, out: &mut [u8]) -> Result<()> {
         // The caller has bounded the memory already; AWS-LC's own bound only has to be no lower.
-        let max_memory = usize::try_from(params.memory()).unwrap_or(usize::MAX);
+        let max_memory = usize::try_from(params.memory()).unwrap_or(usize::MAX).saturating_mul(2);
         // SAFETY: every pointer is that of a live slice, with its length.
         let ok = unsafe {
             aws_lc_sys::EVP_PBE_scrypt(
@@ -120,5 +139,32 @@ mod aws_lc {
 /// # Errors
 /// [`Error::TooLong`] where `okm` is longer than 8160 bytes.
 pub fn hkdf_sha256(salt: Option<&[u8]>, ikm: &[u8], info: &[u8], okm: &mut [u8]) -> Result<()> {
-    Hkdf::<Sha256>::new(salt, ikm).expand(info, okm).map_err(|_| Error::TooLong)
+    Hkdf::<Sha256>::new(salt, ikm)
+        .expand(info, okm)
+        .map_err(|_| Error::TooLong)
+}
+
+#[cfg(all(test, feature = "aws-lc"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scrypt_backends_agree() {
+        for (log_n, r, p) in [
+            (1, 1, 1),
+            (2, 1, 3),
+            (10, 8, 1),
+            (8, 3, 5),
+            (4, 32, 2),
+            (15, 1, 1),
+        ] {
+            let params = ScryptParams { log_n, r, p };
+            for len in [1, 16, 32, 33, 100] {
+                let (mut ours, mut portable) = (vec![0; len], vec![1; len]);
+                scrypt(b"password", b"salt", params, DEFAULT_SCRYPT_MEMORY, &mut ours).unwrap();
+                scrypt_portable(b"password", b"salt", params, &mut portable).unwrap();
+                assert_eq!(ours, portable, "{params:?}");
+            }
+        }
+    }
 }

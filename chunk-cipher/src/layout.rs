@@ -25,8 +25,15 @@ impl Layout {
     /// Where `chunk_len` is 0, or `overhead` is larger than it.
     #[must_use]
     pub const fn new(header_len: u32, chunk_len: u32, overhead: u32) -> Self {
-        assert!(chunk_len > 0 && overhead <= chunk_len, "chunks hold more plaintext than overhead");
-        Self { header_len: header_len as u64, chunk_len: chunk_len as u64, overhead: overhead as u64 }
+        assert!(
+            chunk_len > 0 && overhead <= chunk_len,
+            "chunks hold more plaintext than overhead"
+        );
+        Self {
+            header_len: header_len as u64,
+            chunk_len: chunk_len as u64,
+            overhead: overhead as u64,
+        }
     }
 
     /// Length of the header in bytes.
@@ -135,7 +142,11 @@ impl Layout {
         let stride = self.stored_chunk_len();
         let first = stored.start.saturating_sub(self.header_len).div_ceil(stride);
         let body_end = stored.end.saturating_sub(self.header_len);
-        let last = if stored.end >= stored_len { body_end.div_ceil(stride) } else { body_end / stride };
+        let last = if stored.end >= stored_len {
+            body_end.div_ceil(stride)
+        } else {
+            body_end / stride
+        };
         if first < last { first..last } else { first..first }
     }
 }
@@ -151,7 +162,14 @@ mod tests {
     #[test]
     fn lengths_of_the_gocryptfs_layout() {
         // (plain, stored), from the reference implementation.
-        for (plain, stored) in [(0, 0), (1, 51), (4095, 4145), (4096, 4146), (4097, 4179), (8192, 8274)] {
+        for (plain, stored) in [
+            (0, 0),
+            (1, 51),
+            (4095, 4145),
+            (4096, 4146),
+            (4097, 4179),
+            (8192, 8274),
+        ] {
             assert_eq!(GCM.stored_len(plain).unwrap(), stored);
             assert_eq!(GCM.plain_len(stored), plain);
         }

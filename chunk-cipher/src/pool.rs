@@ -91,7 +91,10 @@ struct Made {
 
 impl Lazy {
     const fn new(threads: usize) -> Self {
-        Self { threads, made: AtomicPtr::new(std::ptr::null_mut()) }
+        Self {
+            threads,
+            made: AtomicPtr::new(std::ptr::null_mut()),
+        }
     }
 
     #[allow(unsafe_code)]
@@ -108,9 +111,14 @@ impl Lazy {
             .num_threads(self.threads)
             .thread_name(|i| format!("chunk-cipher-{i}"))
             .build()
-            .map_err(|error| Error::Threads { source: io::Error::other(error) })?;
+            .map_err(|error| Error::Threads {
+                source: io::Error::other(error),
+            })?;
         let new = Box::into_raw(Box::new(Made { process, pool }));
-        match self.made.compare_exchange(found, new, Ordering::AcqRel, Ordering::Acquire) {
+        match self
+            .made
+            .compare_exchange(found, new, Ordering::AcqRel, Ordering::Acquire)
+        {
             // SAFETY: `new` is live and stays so until drop.
             Ok(_) => Ok(unsafe { &(*new).pool }),
             Err(winner) => {
@@ -131,7 +139,10 @@ impl Drop for Lazy {
         let made = *self.made.get_mut();
         // SAFETY: came from Box::into_raw; `&mut self` means that nobody uses it. A parent's pool is left alone.
         unsafe {
-            if made.as_ref().is_some_and(|made| made.process == std::process::id()) {
+            if made
+                .as_ref()
+                .is_some_and(|made| made.process == std::process::id())
+            {
                 drop(Box::from_raw(made));
             }
         }
@@ -152,8 +163,9 @@ mod tests {
     fn first_use_from_many_threads_makes_one_pool() {
         let pool = Pool::with_threads(1);
         let pools: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..8).map(|_| scope.spawn(|| std::ptr::from_ref(pool.get().unwrap()) as usize)).collect();
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| std::ptr::from_ref(pool.get().unwrap()) as usize))
+                .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(pools.iter().all(|pool| *pool == pools[0]));

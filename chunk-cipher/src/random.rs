@@ -7,5 +7,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Random`] where the system has none to give.
 pub fn fill(out: &mut [u8]) -> Result<()> {
-    getrandom::fill(out).map_err(|source| Error::Random { source: source.into() })
+    getrandom::fill(out).map_err(|source| Error::Random {
+        source: source.into(),
+    })
 }

@@ -12,7 +12,7 @@ mod local;
 mod mapped;
 mod pending;
 
-pub use local::{LocalFile, LocalStore, ReadMode};
+pub use local::{LocalFile, LocalStore, ReadMode, read_xattrs};
 pub use pending::LocalPending;
 
 /// Positional reads of one open file, from any number of threads.
@@ -61,6 +61,14 @@ pub trait WriteAt: Send + Sync + fmt::Debug {
     /// # Errors
     /// Whatever the storage reports.
     fn write_all_at(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
+
+    /// Writes `len` zeros at `offset`. Where a file reads as zeros until it is written, there is nothing to do.
+    ///
+    /// # Errors
+    /// Whatever the storage reports.
+    fn write_zeros_at(&self, offset: u64, len: usize) -> io::Result<()> {
+        self.write_all_at(offset, &vec![0; len])
+    }
 }
 
 /// What an entry of a directory is.
@@ -169,6 +177,9 @@ pub trait WriteStore: Store {
     /// # Errors
     /// Whatever the storage reports.
     fn set_attributes(&self, path: &Path, attributes: &Attributes) -> io::Result<()>;
+
+    /// Whether entries can have extended attributes of the user's.
+    fn supports_xattrs(&self) -> bool;
 
     /// Removes the file or symbolic link at `path`.
     ///

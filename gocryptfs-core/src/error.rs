@@ -81,6 +81,9 @@ pub enum Error {
     /// The master key did not unwrap.
     #[error("wrong password, or gocryptfs.conf was altered")]
     WrongPassword,
+    /// Nothing in the vault opens under the master key.
+    #[error("wrong master key: nothing in the vault opens under it")]
+    WrongMasterKey,
     /// The password is empty.
     #[error("the password is empty")]
     EmptyPassword,

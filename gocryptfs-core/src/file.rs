@@ -80,7 +80,7 @@ impl<F: ReadAt> VaultFile<F> {
         Ok(len)
     }
 
-    /// Writes the whole plaintext to `sink`, which reads as zeros so far.
+    /// Writes the whole plaintext to `sink`.
     ///
     /// # Errors
     /// [`Error::File`]; what was written must be thrown away then.

@@ -9,7 +9,7 @@ use chunk_cipher::Engine;
 use chunk_cipher::store::{Kind, Metadata, ReadAt, Store, Xattr};
 
 use crate::conf::{CONF_NAME, Conf};
-use crate::content::{Content, OpenError};
+use crate::content::{BLOCK_LEN, Content, OpenError};
 use crate::error::{Error, Result, printable};
 use crate::file::VaultFile;
 use crate::flags::NameScheme;
@@ -23,7 +23,13 @@ use crate::names::{
 pub const PARTIAL_CONF_NAME: &str = "gocryptfs.conf.partial";
 
 /// Extended attributes that hold access control lists. They are stored as they are.
-pub(crate) const ACL_XATTRS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+const ACL_XATTRS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+
+/// Whether a vault can hold the extended attribute of this (plaintext) name: the user's, and access control lists.
+#[must_use]
+pub fn is_sealable_xattr(name: &[u8]) -> bool {
+    name.starts_with(b"user.") || ACL_XATTRS.contains(&name)
+}
 
 /// Longest stored form of a symlink target, in bytes: base64 of 4095 bytes with nonce and tag, and to spare.
 const STORED_TARGET_MAX: usize = 8192;
@@ -139,6 +145,43 @@ impl<S: Store> Vault<S> {
     #[must_use]
     pub const fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Makes sure that the master key is this vault's, where it was not unwrapped from its conf: something must open
+    /// under it.
+    ///
+    /// # Errors
+    /// [`Error::WrongMasterKey`] where nothing does although there is something; [`Error::Io`] where reading fails.
+    pub fn check_key(&self) -> Result<()> {
+        let mut wrong = false;
+        for found in self.walk(self.root()?) {
+            let opened = match found {
+                Found::Entry(entry) => match entry.kind {
+                    Kind::File => self.open_first_block(&entry),
+                    Kind::Symlink if self.ciphers.names.scheme() != NameScheme::Plaintext => {
+                        self.read_link(&entry).map(|_| true)
+                    }
+                    _ => Ok(false),
+                },
+                Found::Stray(_, error) | Found::Unreadable(_, error) => Err(error),
+            };
+            match opened {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error @ Error::Io { .. }) => return Err(error),
+                Err(_) => wrong = true,
+            }
+        }
+        if wrong { Err(Error::WrongMasterKey) } else { Ok(()) }
+    }
+
+    /// Opens the first block of a file. Returns whether it has one that is sealed.
+    fn open_first_block(&self, entry: &Entry) -> Result<bool> {
+        let file = self.open_file(entry)?;
+        let mut block = [0; BLOCK_LEN];
+        let len = file.read_at(0, &mut block)?;
+        // Zeros may be a hole, which opens under every key.
+        Ok(block[..len].iter().any(|byte| *byte != 0))
     }
 
     /// The root directory.

@@ -1,14 +1,15 @@
 //! Writing a vault: every file complete or not there, the vault complete only once its conf is in place.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use chunk_cipher::store::{Attributes, Metadata, PendingFile, ReadAt, WriteAt, WriteStore};
-use chunk_cipher::{Engine, Progress};
+use chunk_cipher::store::{Attributes, Kind, Metadata, PendingFile, ReadAt, WriteAt, WriteStore};
+use chunk_cipher::{Engine, Progress, Scan};
 
 use crate::conf::{CONF_NAME, Conf};
-use crate::content;
+use crate::content::{self, Content};
 use crate::error::{Error, Result};
 use crate::flags::NameScheme;
 use crate::keys::{Ciphers, MasterKey};
@@ -194,6 +195,59 @@ impl<S: WriteStore> VaultWriter<S> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(io_error(&place.path, "finding", source)),
         }
+    }
+
+    /// Whether the file `name` in `parent` is what an earlier run made of a source of `len` bytes with these
+    /// attributes: its length, times and permissions fit, and every block of it verifies.
+    ///
+    /// A block that reads as a hole is none of ours: a power cut may have left it.
+    ///
+    /// # Errors
+    /// [`Error::Name`] where `name` is none, [`Error::Io`] and [`Error::File`] where it cannot be read.
+    pub fn is_complete(
+        &self,
+        parent: &WriteDir,
+        name: &[u8],
+        len: u64,
+        attributes: &Attributes,
+    ) -> Result<bool> {
+        let place = self.place(parent, name)?;
+        let failed = |source| io_error(&place.path, "reading", source);
+        let there = self.store.metadata(&place.stored).map_err(failed)?;
+        let expected = self.ciphers.content.layout().stored_len(len)?;
+        let fits = there.kind == Kind::File
+            && there.len == expected
+            && attributes.mode.is_none_or(|mode| mode == there.mode)
+            && attributes.modified.is_none_or(|modified| modified == there.modified);
+        if !fits {
+            return Ok(false);
+        }
+        let Ok(content) = Content::open(self.store.open(&place.stored).map_err(failed)?) else {
+            return Ok(false);
+        };
+        let scanned = content.with(&self.ciphers.content, |file| self.engine.scan(file, &()));
+        let scan = scanned.unwrap_or_else(|| Ok(Scan::default()));
+        let scan = scan.map_err(|source| Error::File { path: place.path.clone(), source })?;
+        Ok(scan == Scan::default())
+    }
+
+    /// Something stored in `dir` that none of `names` accounts for, if there is any.
+    ///
+    /// # Errors
+    /// [`Error::Name`] where one of `names` is none, [`Error::Io`] where the directory cannot be read.
+    pub fn find_stale<'n>(
+        &self,
+        dir: &WriteDir,
+        names: impl Iterator<Item = &'n [u8]>,
+    ) -> Result<Option<PathBuf>> {
+        let mut known = HashSet::from([dir.stored.join(DIR_IV_NAME), PathBuf::from(PARTIAL_CONF_NAME)]);
+        for name in names {
+            let place = self.place(dir, name)?;
+            known.extend(place.long.map(|(file, _)| file));
+            known.insert(place.stored);
+        }
+        let listed = self.store.list(&dir.stored).map_err(|source| io_error(&dir.path, "listing", source))?;
+        Ok(listed.into_iter().map(|(name, _)| dir.stored.join(name)).find(|path| !known.contains(path)))
     }
 
     /// Removes the file or symlink `name` in `parent`, which an interrupted run left.

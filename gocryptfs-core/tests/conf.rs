@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use chunk_cipher::kdf::DEFAULT_SCRYPT_MEMORY;
+use gocryptfs_core::MasterKey;
 use gocryptfs_core::conf::{Conf, ConfOptions, ContentCipher, NameScheme};
 use gocryptfs_core::flags::Flags;
-use gocryptfs_core::keys::MasterKey;
 use gocryptfs_core::{Error, Result};
 use proptest::prelude::*;
 

@@ -4,10 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use gocryptfs_core::MasterKey;
 use gocryptfs_core::Result;
 use gocryptfs_core::conf::{Conf, ConfOptions, ContentCipher, NameScheme};
 use gocryptfs_core::flags::Flags;
-use gocryptfs_core::keys::MasterKey;
 
 /// The master key that gocryptfs unwraps.
 fn unlocked_by_gocryptfs(conf: &Conf, password: &[u8]) -> String {

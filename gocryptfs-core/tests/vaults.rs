@@ -5,9 +5,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use chunk_cipher::kdf::DEFAULT_SCRYPT_MEMORY;
+use gocryptfs_core::MasterKey;
 use gocryptfs_core::conf::Conf;
 use gocryptfs_core::flags::{Flags, NameScheme};
-use gocryptfs_core::keys::MasterKey;
 use gocryptfs_core::names::{self, DirIv, LongName, NameCipher, StoredName, parse_long_name_file};
 use gocryptfs_core::{Error, Result};
 

@@ -147,7 +147,15 @@ impl Aead for AwsLc {
     fn seal(&self, nonce: &[u8], aad: &[u8], plaintext: &[u8], ciphertext: &mut [u8]) -> Result<Tag> {
         expect_len("output", plaintext.len(), ciphertext.len())?;
         // SAFETY: two live slices of the same length; `&mut` rules out overlap.
-        unsafe { self.seal_raw(nonce, aad, plaintext.as_ptr(), ciphertext.as_mut_ptr(), plaintext.len()) }
+        unsafe {
+            self.seal_raw(
+                nonce,
+                aad,
+                plaintext.as_ptr(),
+                ciphertext.as_mut_ptr(),
+                plaintext.len(),
+            )
+        }
     }
 
     fn seal_in_place(&self, nonce: &[u8], aad: &[u8], buffer: &mut [u8]) -> Result<Tag> {
@@ -167,7 +175,14 @@ impl Aead for AwsLc {
         let result = expect_len("output", ciphertext.len(), plaintext.len()).and_then(|()| {
             // SAFETY: two live slices of the same length; `&mut` rules out overlap.
             unsafe {
-                self.open_raw(nonce, aad, tag, ciphertext.as_ptr(), plaintext.as_mut_ptr(), plaintext.len())
+                self.open_raw(
+                    nonce,
+                    aad,
+                    tag,
+                    ciphertext.as_ptr(),
+                    plaintext.as_mut_ptr(),
+                    plaintext.len(),
+                )
             }
         });
         or_zeroed(result, plaintext)

@@ -52,7 +52,10 @@ impl<C: AeadCore + AeadInOut + Send + Sync> RustCrypto<C> {
     fn seal_buf(&self, nonce: &[u8], aad: &[u8], buffer: InOutBuf<'_, '_, u8>) -> Result<Tag> {
         expect_len("nonce", self.algorithm.nonce_len(), nonce.len())?;
         let nonce = nonce.try_into().map_err(|_| Error::Authentication)?;
-        let tag = self.cipher.encrypt_inout_detached(nonce, aad, buffer).map_err(|_| Error::TooLong)?;
+        let tag = self
+            .cipher
+            .encrypt_inout_detached(nonce, aad, buffer)
+            .map_err(|_| Error::TooLong)?;
         tag.as_slice().try_into().map_err(|_| Error::Authentication)
     }
 
@@ -60,7 +63,9 @@ impl<C: AeadCore + AeadInOut + Send + Sync> RustCrypto<C> {
         expect_len("nonce", self.algorithm.nonce_len(), nonce.len())?;
         let nonce = nonce.try_into().map_err(|_| Error::Authentication)?;
         let tag = tag.as_slice().try_into().map_err(|_| Error::Authentication)?;
-        self.cipher.decrypt_inout_detached(nonce, aad, buffer, tag).map_err(|_| Error::Authentication)
+        self.cipher
+            .decrypt_inout_detached(nonce, aad, buffer, tag)
+            .map_err(|_| Error::Authentication)
     }
 }
 

@@ -41,7 +41,10 @@ impl LocalStore {
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = fs::open(path.as_ref(), flags, Mode::empty())?;
-        Ok(Self { root: Arc::new(root), mode: ReadMode::Auto })
+        Ok(Self {
+            root: Arc::new(root),
+            mode: ReadMode::Auto,
+        })
     }
 
     /// The same directory, its files read in this way.
@@ -53,10 +56,12 @@ impl LocalStore {
     /// Opens `path` itself, never what a link points to.
     pub(super) fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        if path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "path leaves the directory"));
-        }
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
+        check_beneath(path)?;
         #[cfg(target_os = "linux")]
         {
             use fs::ResolveFlags;
@@ -90,6 +95,7 @@ impl LocalStore {
 
     /// The directory that holds `path`, and its name in there.
     pub(super) fn parent<'a>(&self, path: &'a Path) -> io::Result<(Parent<'_>, &'a OsStr)> {
+        check_beneath(path)?;
         let (parent, name) = split(path);
         if parent.as_os_str().is_empty() {
             return Ok((Parent::Root(self.root.as_fd()), name));
@@ -97,6 +103,20 @@ impl LocalStore {
         let dir = self.open_at(parent, OFlags::RDONLY | OFlags::DIRECTORY)?;
         Ok((Parent::Dir(dir), name))
     }
+}
+
+/// Refuses paths that could leave the directory, by `..` or from the root.
+fn check_beneath(path: &Path) -> io::Result<()> {
+    if path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+    {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "path leaves the directory",
+    ))
 }
 
 /// The directory part of a path and its last component; `.` for the empty path.
@@ -164,20 +184,21 @@ impl Store for LocalStore {
     }
 
     fn xattrs(&self, path: &Path) -> io::Result<Vec<Xattr>> {
-        let (parent, name) = self.parent(path)?;
-        if kind(FileType::from_raw_mode(fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode))
-            == Kind::Symlink
-        {
-            // The kernel keeps user attributes off symbolic links.
+        if !matches!(self.metadata(path)?.kind, Kind::File | Kind::Dir) {
+            // The kernel keeps user attributes off everything else, and opening a device may have effects.
             return Ok(Vec::new());
         }
         let fd = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
-        read_xattrs(fd.as_fd())
+        read_xattrs(fd)
     }
 }
 
-/// All extended attributes of an open file; none where the file system has no such thing.
-fn read_xattrs(fd: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
+/// All extended attributes of an open file or directory; none where the file system has no such thing.
+///
+/// # Errors
+/// Where they cannot be read.
+pub fn read_xattrs(file: impl AsFd) -> io::Result<Vec<Xattr>> {
+    let fd = file.as_fd();
     let names = match grown(|buf| fs::flistxattr(fd, buf)) {
         Err(rustix::io::Errno::NOTSUP) => return Ok(Vec::new()),
         names => names?,
@@ -227,7 +248,8 @@ fn system_time(seconds: i64, nanoseconds: u64) -> SystemTime {
     } else {
         SystemTime::UNIX_EPOCH.checked_sub(whole)
     };
-    time.and_then(|time| time.checked_add(Duration::from_nanos(nanoseconds))).unwrap_or(SystemTime::UNIX_EPOCH)
+    time.and_then(|time| time.checked_add(Duration::from_nanos(nanoseconds)))
+        .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// A regular file of the local file system, open for reading.
@@ -248,7 +270,12 @@ impl LocalFile {
         if !file.metadata()?.file_type().is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        Ok(Self { file, mode, mapping: OnceLock::new(), process: std::process::id() })
+        Ok(Self {
+            file,
+            mode,
+            mapping: OnceLock::new(),
+            process: std::process::id(),
+        })
     }
 
     /// The file itself.
@@ -279,6 +306,8 @@ impl ReadAt for LocalFile {
 
 impl fmt::Debug for LocalFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalFile").field("mode", &self.mode).finish_non_exhaustive()
+        f.debug_struct("LocalFile")
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
     }
 }

@@ -46,7 +46,10 @@ const PIPE_LEN: usize = 1 << 20;
 fn is_safe(file: &File) -> bool {
     let attributes = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE);
     let dax = attributes.map_or(true, |statx| statx.stx_attributes.bits() & STATX_ATTR_DAX != 0);
-    !dax && matches!(magic(file), Some(TMPFS_MAGIC | EXT4_MAGIC | XFS_MAGIC | BTRFS_MAGIC))
+    !dax && matches!(
+        magic(file),
+        Some(TMPFS_MAGIC | EXT4_MAGIC | XFS_MAGIC | BTRFS_MAGIC)
+    )
 }
 
 #[allow(clippy::cast_sign_loss)] // Magic numbers, signed on some systems.
@@ -79,11 +82,18 @@ impl Mapping {
         if !is_safe(file) {
             return None;
         }
-        let len = usize::try_from(file.metadata().ok()?.len()).ok().filter(|len| *len > 0)?;
+        let len = usize::try_from(file.metadata().ok()?.len())
+            .ok()
+            .filter(|len| *len > 0)?;
         // SAFETY: a fresh mapping, which affects nothing else; it is read under a lease only.
         let data = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ, MapFlags::SHARED, file, 0).ok()? };
         let data = NonNull::new(data.cast::<u8>())?;
-        Some(Self { data, len, page: rustix::param::page_size(), pin: needs_pinning(file) })
+        Some(Self {
+            data,
+            len,
+            page: rustix::param::page_size(),
+            pin: needs_pinning(file),
+        })
     }
 
     /// The file's bytes for as long as a lease can be had.
@@ -121,12 +131,18 @@ impl Windows for Leased<'_> {
         // SAFETY: both within the mapping, as checked above.
         let (pages, bytes) = unsafe { (data.add(first_page), data.add(start)) };
         // SAFETY: the pages from there to `end` are mapped for as long as `self`.
-        let pinned = if *pin { unsafe { Pinned::new(pages, end - first_page) } } else { None };
+        let pinned = if *pin {
+            unsafe { Pinned::new(pages, end - first_page) }
+        } else {
+            None
+        };
         if *pin && pinned.is_none() {
             return false;
         }
         // SAFETY: mapped for as long as `self`; the lease keeps every other process from changing the bytes.
-        work(range, unsafe { slice::from_raw_parts(bytes.as_ptr(), end - start) });
+        work(range, unsafe {
+            slice::from_raw_parts(bytes.as_ptr(), end - start)
+        });
         drop(pinned);
         self.lease.is_held()
     }
@@ -152,7 +168,9 @@ impl Pinned {
         let vector = unsafe { IoSliceRaw::from_slice(slice::from_raw_parts(pages.as_ptr(), len)) };
         // SAFETY: only references are taken; nobody ever reads the pipe.
         let taken = unsafe { vmsplice(&writer, &[vector], SpliceFlags::NONBLOCK).ok()? };
-        (taken == len).then_some(Self { _pipe: (reader, writer) })
+        (taken == len).then_some(Self {
+            _pipe: (reader, writer),
+        })
     }
 }
 
@@ -166,8 +184,12 @@ impl Lease {
     /// the file's owner and for holders of CAP_LEASE.
     fn take(file: &File) -> Option<Self> {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let own = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-        let lease = Self { file: File::from(own) };
+        // Without O_NONBLOCK a write lease of somebody else would have to be waited for.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let own = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+        let lease = Self {
+            file: File::from(own),
+        };
         // The kernel announces a writer by a signal; SIGURG is one that programs ignore unless they ask for it.
         // SAFETY: plain fcntl calls on a descriptor that is open.
         let granted = unsafe {

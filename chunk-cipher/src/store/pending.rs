@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 
-use super::{Attributes, LocalStore, PendingFile, Store, WriteAt, WriteStore};
+use super::{Attributes, Kind, LocalStore, PendingFile, Store, WriteAt, WriteStore};
 use crate::random;
 
 /// How the names of uncommitted files start. They lie in the root directory of their store.
@@ -26,7 +26,12 @@ impl WriteStore for LocalStore {
         let name = format!("{PREFIX}{:016x}", u64::from_le_bytes(id));
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(fs::openat(&*self.root, &name, flags, Mode::RUSR | Mode::WUSR)?);
-        Ok(LocalPending { store: self.clone(), name, file, committed: false })
+        Ok(LocalPending {
+            store: self.clone(),
+            name,
+            file,
+            committed: false,
+        })
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -41,16 +46,22 @@ impl WriteStore for LocalStore {
 
     fn set_attributes(&self, path: &Path, attributes: &Attributes) -> io::Result<()> {
         let (parent, name) = self.parent(path)?;
-        let kind = self.metadata(path)?.kind;
-        if kind != super::Kind::Symlink {
+        if matches!(self.metadata(path)?.kind, Kind::File | Kind::Dir) {
             let fd = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
             return set_attributes(fd.as_fd(), attributes);
         }
-        // A symbolic link has no permissions and no user attributes of its own.
+        // A symbolic link has no permissions and no user attributes of its own; a device is not opened for them.
         if let Some(modified) = attributes.modified {
             fs::utimensat(&parent, name, &timestamps(modified), AtFlags::SYMLINK_NOFOLLOW)?;
         }
         Ok(())
+    }
+
+    fn supports_xattrs(&self) -> bool {
+        // Only trying tells: some file systems list attributes but take none of the user's.
+        self.create().is_ok_and(|pending| {
+            fs::fsetxattr(&pending.file, "user.chunk-cipher", b"1", XattrFlags::empty()).is_ok()
+        })
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
@@ -73,8 +84,8 @@ impl WriteStore for LocalStore {
     }
 
     fn remove_leftovers(&self) -> io::Result<()> {
-        for (name, _) in self.list(Path::new(""))? {
-            if name.as_bytes().starts_with(PREFIX.as_bytes()) {
+        for (name, kind) in self.list(Path::new(""))? {
+            if kind == Kind::File && name.as_bytes().starts_with(PREFIX.as_bytes()) {
                 self.remove_file(Path::new(&name))?;
             }
         }
@@ -94,6 +105,11 @@ impl WriteAt for LocalPending {
     fn write_all_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.file.write_all_at(buf, offset)
     }
+
+    /// The file is new, so whatever is not written reads as zeros once its length is set.
+    fn write_zeros_at(&self, _: u64, _: usize) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl PendingFile for LocalPending {
@@ -104,8 +120,13 @@ impl PendingFile for LocalPending {
     fn commit(mut self, path: &Path, attributes: &Attributes) -> io::Result<()> {
         set_attributes(self.file.as_fd(), attributes)?;
         let (parent, name) = self.store.parent(path)?;
-        let renamed =
-            fs::renameat_with(&*self.store.root, &self.name, &parent, name, RenameFlags::NOREPLACE);
+        let renamed = fs::renameat_with(
+            &*self.store.root,
+            &self.name,
+            &parent,
+            name,
+            RenameFlags::NOREPLACE,
+        );
         match renamed {
             // A file system without that flag (NFS, some FUSE).
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
@@ -133,7 +154,9 @@ impl Drop for LocalPending {
 
 impl fmt::Debug for LocalPending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalPending").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("LocalPending")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -154,7 +177,10 @@ fn set_attributes(fd: std::os::fd::BorrowedFd<'_>, attributes: &Attributes) -> i
 /// The time of modification, leaving the time of access as it is.
 fn timestamps(modified: SystemTime) -> Timestamps {
     let (seconds, nanoseconds) = match modified.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => (i64::try_from(after.as_secs()).unwrap_or(i64::MAX), after.subsec_nanos()),
+        Ok(after) => (
+            i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+            after.subsec_nanos(),
+        ),
         Err(error) => {
             let before = error.duration();
             let seconds = -i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
@@ -165,7 +191,13 @@ fn timestamps(modified: SystemTime) -> Timestamps {
         }
     };
     Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: seconds,
+            tv_nsec: nanoseconds.into(),
+        },
     }
 }

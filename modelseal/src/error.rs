@@ -1,0 +1,130 @@
+//! What can go wrong.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong while sealing and opening models.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A key reference that does not parse.
+    #[error(
+        "key reference: {what}; expected file:PATH, env:NAME, cmd:PROGRAM or prompt:, \
+         with masterkey:, hex: or base64: in front where needed"
+    )]
+    KeyRef {
+        /// What is wrong with it. Never the reference itself, as a key may have been given in its place.
+        what: &'static str,
+    },
+    /// A key reference that leads to no key.
+    #[error("the key reference {reference} {what}")]
+    Key {
+        /// The reference.
+        reference: String,
+        /// Why it leads nowhere.
+        what: String,
+        /// The system's reason, if it gave one.
+        #[source]
+        source: Option<io::Error>,
+    },
+    /// A kind of key that does not go with what is asked for.
+    #[error("{what}")]
+    KeyKind {
+        /// What does not go together.
+        what: &'static str,
+    },
+    /// What lies at a path is no sealed model.
+    #[error("{} is not a sealed model: there is no gocryptfs.conf in it", path.display())]
+    NotSealed {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A sealed model with something wrong in it.
+    #[error("{}", path.display())]
+    Vault {
+        /// Where the model lies.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: gocryptfs_core::Error,
+    },
+    /// A file operation failed.
+    #[error("{action} {} failed", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What was attempted, such as "reading".
+        action: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The content of a file outside of the model cannot be read or written.
+    #[error("{}", path.display())]
+    File {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: chunk_cipher::Error,
+    },
+    /// Something that cannot be sealed.
+    #[error("{} cannot be sealed: {what}", path.display())]
+    Source {
+        /// Its path.
+        path: PathBuf,
+        /// Why not, and what to do.
+        what: &'static str,
+    },
+    /// A destination that is not empty.
+    #[error("{} is not empty (it holds {}); {hint}", path.display(), found.display())]
+    NotEmpty {
+        /// The destination.
+        path: PathBuf,
+        /// Something in there.
+        found: PathBuf,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A destination that does not go with what is to be resumed.
+    #[error("{} cannot be resumed: {what}", path.display())]
+    Resume {
+        /// The destination.
+        path: PathBuf,
+        /// Why not, and what to do.
+        what: String,
+    },
+    /// The worker threads could not be started.
+    #[error(transparent)]
+    Engine(#[from] chunk_cipher::Error),
+}
+
+impl Error {
+    /// Whether the caller called it off.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        let cipher = match self {
+            Self::Engine(source)
+            | Self::File { source, .. }
+            | Self::Vault {
+                source:
+                    gocryptfs_core::Error::File { source, .. } | gocryptfs_core::Error::Cipher { source },
+                ..
+            } => source,
+            _ => return false,
+        };
+        matches!(cipher, chunk_cipher::Error::Cancelled)
+    }
+
+    pub(crate) fn io(path: &Path, action: &'static str, source: io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), action, source }
+    }
+
+    /// For `map_err`: an error of the vault at `path`.
+    pub(crate) fn vault(path: &Path) -> impl Fn(gocryptfs_core::Error) -> Self + use<'_> {
+        |source| Self::Vault { path: path.to_path_buf(), source }
+    }
+}

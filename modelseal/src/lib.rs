@@ -1,0 +1,48 @@
+#![doc = include_str!("../README.md")]
+
+mod error;
+pub mod key;
+mod model;
+mod plan;
+mod seal;
+mod unseal;
+
+pub use chunk_cipher::{Buffer, Engine, Pool, store};
+pub use error::{Error, Result};
+pub use gocryptfs_core as gocryptfs;
+pub use key::{Key, KeyRef};
+pub use model::{Model, OpenOptions, SealedFile, change_password};
+pub use plan::Symlinks;
+pub use seal::{SealOptions, seal};
+pub use unseal::{UnsealOptions, unseal};
+
+/// Hears how sealing and unsealing get on, from any thread.
+pub trait Progress: chunk_cipher::Progress {
+    /// This many files with this many bytes of plaintext lie ahead.
+    fn begin(&self, files: u64, bytes: u64) {
+        let _ = (files, bytes);
+    }
+
+    /// Something is not as it should be, but no reason to stop.
+    fn warn(&self, warning: &str) {
+        let _ = warning;
+    }
+}
+
+/// Nobody listens.
+impl Progress for () {}
+
+/// What was sealed or unsealed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Regular files.
+    pub files: u64,
+    /// Directories, without the root.
+    pub dirs: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
+    /// Plaintext bytes of the files.
+    pub bytes: u64,
+    /// Files that an earlier run had finished.
+    pub kept: u64,
+}

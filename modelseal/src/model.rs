@@ -1,0 +1,146 @@
+//! A sealed model, open for reading.
+
+use std::path::Path;
+
+use chunk_cipher::kdf::DEFAULT_SCRYPT_MEMORY;
+use chunk_cipher::store::{LocalFile, LocalStore, ReadMode};
+use chunk_cipher::{Buffer, Engine};
+use gocryptfs_core::{Conf, MasterKey, Vault, VaultFile, read_conf, replace_conf};
+
+use crate::error::{Error, Result};
+use crate::key::Key;
+
+/// How a model is opened.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// Memory that the model's scrypt parameters may ask for, in bytes: 1 GiB unless set.
+    pub scrypt_memory: u64,
+    /// How stored bytes are read.
+    pub read_mode: ReadMode,
+    /// The threads that decrypt.
+    pub engine: Engine,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { scrypt_memory: DEFAULT_SCRYPT_MEMORY, read_mode: ReadMode::Auto, engine: Engine::default() }
+    }
+}
+
+/// A sealed model, unlocked. Any number of threads may share it.
+#[derive(Debug)]
+pub struct Model {
+    vault: Vault<LocalStore>,
+}
+
+/// An open file of a sealed model.
+pub type SealedFile = VaultFile<LocalFile>;
+
+impl Model {
+    /// Unlocks the model in the directory at `path`.
+    ///
+    /// # Errors
+    /// [`Error::NotSealed`] where there is none, [`Error::Vault`] where the key is wrong or something is damaged.
+    pub fn open(path: &Path, key: Key, options: &OpenOptions) -> Result<Self> {
+        let store = open_store(path)?.read_mode(options.read_mode);
+        let conf = conf(&store, path)?;
+        let (vault, _) = unlock(store, conf, key, options).map_err(Error::vault(path))?;
+        Ok(Self { vault })
+    }
+
+    /// What is known of the model in the directory at `path` without a key.
+    ///
+    /// # Errors
+    /// [`Error::NotSealed`] where there is none.
+    pub fn inspect(path: &Path) -> Result<Conf> {
+        conf(&open_store(path)?, path)
+    }
+
+    /// Unwraps the master key of the model in the directory at `path`, to be exported.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn master_key(path: &Path, key: Key, options: &OpenOptions) -> Result<MasterKey> {
+        let store = open_store(path)?;
+        let conf = conf(&store, path)?;
+        let (_, master) = unlock(store, conf, key, options).map_err(Error::vault(path))?;
+        Ok(master)
+    }
+
+    /// The vault that the model is stored in.
+    #[must_use]
+    pub const fn vault(&self) -> &Vault<LocalStore> {
+        &self.vault
+    }
+
+    /// Opens the file at `path` in the model.
+    ///
+    /// # Errors
+    /// [`gocryptfs_core::Error`] where there is none, or it cannot be opened.
+    pub fn file(&self, path: impl AsRef<Path>) -> gocryptfs_core::Result<SealedFile> {
+        self.vault.open_file(&self.vault.lookup(path.as_ref())?)
+    }
+
+    /// The whole file at `path` in the model, in memory prepared for its size.
+    ///
+    /// # Errors
+    /// As [`Model::file`], and where a block is damaged or memory is short.
+    pub fn read(&self, path: impl AsRef<Path>) -> gocryptfs_core::Result<Buffer> {
+        let file = self.file(path)?;
+        let short = |source| gocryptfs_core::Error::Io {
+            path: file.path().to_path_buf(),
+            action: "making room for",
+            source,
+        };
+        let len = usize::try_from(file.len()).map_err(|_| short(std::io::ErrorKind::OutOfMemory.into()))?;
+        let mut plain = Buffer::new(len).map_err(short)?;
+        file.read_into(0, &mut plain)?;
+        Ok(plain)
+    }
+}
+
+/// Wraps the master key of the model at `path` under a new key, with a new salt, in one step. The content stays as
+/// it is, so whoever has the old key and the old conf can still read it.
+///
+/// # Errors
+/// As [`Model::open`], and [`Error::KeyKind`] where `new_key` is no password. The old conf is in place then.
+pub fn change_password(
+    path: &Path,
+    key: Key,
+    new_key: &Key,
+    scrypt_log_n: Option<u8>,
+    options: &OpenOptions,
+) -> Result<()> {
+    let store = open_store(path)?;
+    let mut conf = conf(&store, path)?;
+    let (_, master) = unlock(store.clone(), conf.clone(), key, options).map_err(Error::vault(path))?;
+    conf.change_password(&master, new_key.password()?, scrypt_log_n).map_err(Error::vault(path))?;
+    replace_conf(&store, &conf).map_err(Error::vault(path))
+}
+
+/// Unlocks a vault. A password is checked by the conf, a master key by something that was sealed under it.
+fn unlock(
+    store: LocalStore,
+    conf: Conf,
+    key: Key,
+    options: &OpenOptions,
+) -> gocryptfs_core::Result<(Vault<LocalStore>, MasterKey)> {
+    let checked_by_conf = key.is_password();
+    let master = key.unlock(&conf, options.scrypt_memory)?;
+    let vault = Vault::open(store, conf, &master, options.engine.clone())?;
+    if !checked_by_conf {
+        vault.check_key()?;
+    }
+    Ok((vault, master))
+}
+
+pub(crate) fn open_store(path: &Path) -> Result<LocalStore> {
+    LocalStore::open(path).map_err(|source| Error::io(path, "opening the directory", source))
+}
+
+fn conf(store: &LocalStore, path: &Path) -> Result<Conf> {
+    read_conf(store).map_err(|error| match error {
+        gocryptfs_core::Error::NotAVault { .. } => Error::NotSealed { path: path.to_path_buf() },
+        other => Error::Vault { path: path.to_path_buf(), source: other },
+    })
+}

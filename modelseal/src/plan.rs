@@ -1,0 +1,172 @@
+//! What is to be sealed: a directory as it stands, with its links sorted out, before anything is written.
+
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::error::{Error, Result};
+
+/// What becomes of symbolic links that lead out of the directory. Links within it are kept as links.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Symlinks {
+    /// Kept as links.
+    Keep,
+    /// Replaced by what they lead to, as the caches of model hubs need.
+    #[default]
+    Follow,
+    /// An error.
+    Refuse,
+}
+
+/// A directory to be sealed.
+pub(crate) struct PlanDir {
+    pub(crate) source: PathBuf,
+    pub(crate) mode: u32,
+    pub(crate) modified: SystemTime,
+    pub(crate) entries: Vec<(OsString, PlanEntry)>,
+}
+
+/// An entry of it.
+pub(crate) enum PlanEntry {
+    Dir(PlanDir),
+    File { source: PathBuf, len: u64 },
+    Symlink { source: PathBuf, target: PathBuf, modified: SystemTime },
+}
+
+/// Number of files below a directory, and their bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Size {
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+}
+
+impl PlanDir {
+    /// Reads the tree at `root`.
+    pub(crate) fn read(root: &Path, symlinks: Symlinks) -> Result<Self> {
+        let metadata = fs::metadata(root).map_err(|source| Error::io(root, "reading", source))?;
+        if !metadata.is_dir() {
+            return Err(Error::Source {
+                path: root.to_path_buf(),
+                what: "it is not a directory; name the model's directory",
+            });
+        }
+        let real = fs::canonicalize(root).map_err(|source| Error::io(root, "resolving", source))?;
+        let mut planner = Planner { symlinks, root: real.clone(), within: Vec::new() };
+        planner.dir(root.to_path_buf(), &real, &metadata)
+    }
+
+    /// How much there is to seal.
+    pub(crate) fn size(&self) -> Size {
+        self.entries.iter().fold(Size::default(), |size, (_, entry)| {
+            let more = match entry {
+                PlanEntry::Dir(dir) => dir.size(),
+                PlanEntry::File { len, .. } => Size { files: 1, bytes: *len },
+                PlanEntry::Symlink { .. } => Size::default(),
+            };
+            Size { files: size.files + more.files, bytes: size.bytes.saturating_add(more.bytes) }
+        })
+    }
+}
+
+struct Planner {
+    symlinks: Symlinks,
+    root: PathBuf,
+    /// Device and inode of the directories that are being read, to find links that lead back into them.
+    within: Vec<(u64, u64)>,
+}
+
+impl Planner {
+    /// Reads the directory at `source`, whose path without links is `real`.
+    fn dir(&mut self, source: PathBuf, real: &Path, metadata: &Metadata) -> Result<PlanDir> {
+        let id = (metadata.dev(), metadata.ino());
+        if self.within.contains(&id) {
+            return Err(Error::Source { path: source, what: "it is a link to a directory that it lies in" });
+        }
+        self.within.push(id);
+        let failed = |error| Error::io(&source, "listing", error);
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&source).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let entry = self.entry(source.join(&name), real.join(&name))?;
+            entries.push((name, entry));
+        }
+        entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        self.within.pop();
+        let modified = modified(&source, metadata)?;
+        Ok(PlanDir { mode: metadata.mode() & 0o777, modified, source, entries })
+    }
+
+    fn entry(&mut self, source: PathBuf, real: PathBuf) -> Result<PlanEntry> {
+        let failed = |error| Error::io(&source, "reading", error);
+        let metadata = fs::symlink_metadata(&source).map_err(failed)?;
+        if !metadata.is_symlink() {
+            return self.target(source, &real, &metadata);
+        }
+        let target = fs::read_link(&source).map_err(failed)?;
+        if !self.leaves(&real, &target) || self.symlinks == Symlinks::Keep {
+            let modified = modified(&source, &metadata)?;
+            return Ok(PlanEntry::Symlink { source, target, modified });
+        }
+        if self.symlinks == Symlinks::Refuse {
+            return Err(Error::Source {
+                path: source,
+                what: "it is a link that leads out of the directory; \
+                       `--symlinks follow` seals what it leads to, `--symlinks keep` the link",
+            });
+        }
+        let Ok(real) = fs::canonicalize(&source) else {
+            return Err(Error::Source {
+                path: source,
+                what: "it is a link that leads nowhere; remove it, or keep it with `--symlinks keep`",
+            });
+        };
+        let metadata = fs::metadata(&source).map_err(failed)?;
+        self.target(source, &real, &metadata)
+    }
+
+    fn target(&mut self, source: PathBuf, real: &Path, metadata: &Metadata) -> Result<PlanEntry> {
+        let kind = metadata.file_type();
+        if kind.is_dir() {
+            return self.dir(source, real, metadata).map(PlanEntry::Dir);
+        }
+        if kind.is_file() {
+            return Ok(PlanEntry::File { source, len: metadata.len() });
+        }
+        let what = if kind.is_fifo() {
+            "it is a pipe; only files, directories and links are"
+        } else if kind.is_socket() {
+            "it is a socket; only files, directories and links are"
+        } else {
+            "it is a device; only files, directories and links are"
+        };
+        Err(Error::Source { path: source, what })
+    }
+
+    /// Whether the link at `real` leads out of the tree, as the sealed tree would see it. An absolute target does.
+    fn leaves(&self, real: &Path, target: &Path) -> bool {
+        let Some(parent) = real.parent().and_then(|parent| parent.strip_prefix(&self.root).ok()) else {
+            // Behind a link that was followed: nothing there keeps its place.
+            return true;
+        };
+        if target.is_absolute() {
+            return true;
+        }
+        let mut depth = parent.components().count();
+        for part in target.components() {
+            match part {
+                Component::ParentDir if depth == 0 => return true,
+                Component::ParentDir => depth -= 1,
+                Component::Normal(_) => depth += 1,
+                _ => {}
+            }
+        }
+        // It may still lead out through another link.
+        fs::canonicalize(real).is_ok_and(|end| !end.starts_with(&self.root))
+    }
+}
+
+fn modified(path: &Path, metadata: &Metadata) -> Result<SystemTime> {
+    metadata.modified().map_err(|source| Error::io(path, "reading the time of", source))
+}

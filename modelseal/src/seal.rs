@@ -1,0 +1,256 @@
+//! Sealing a directory.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use chunk_cipher::Engine;
+use chunk_cipher::kdf::DEFAULT_SCRYPT_MEMORY;
+use chunk_cipher::store::{Attributes, LocalFile, LocalStore, ReadMode, Xattr};
+use gocryptfs_core::{Conf, ConfOptions, MasterKey, Source, VaultWriter, WriteDir, read_partial_conf};
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::model::open_store;
+use crate::plan::{PlanDir, PlanEntry, Symlinks};
+use crate::{Progress, Summary};
+
+/// How a directory is sealed.
+#[derive(Clone, Debug, Default)]
+pub struct SealOptions {
+    /// What the vault shall be like.
+    pub conf: ConfOptions,
+    /// What becomes of symbolic links that lead out of the directory.
+    pub symlinks: Symlinks,
+    /// Goes on with what an interrupted run left in the destination.
+    pub resume: bool,
+    /// The threads that encrypt.
+    pub engine: Engine,
+}
+
+/// Seals the directory `source` into `destination`, a directory that is empty or not there yet.
+///
+/// Every file appears under its name only when it is complete, and the vault counts as one only when all of it is.
+/// After an interruption [`SealOptions::resume`] keeps the files that were finished, provided that they still
+/// match their source and every block of them verifies.
+///
+/// # Errors
+/// [`Error::Source`] where something cannot be sealed, [`Error::NotEmpty`] and [`Error::Resume`] for a destination that
+/// does not do, [`Error::Vault`] and [`Error::Io`] where reading or writing fails.
+pub fn seal(
+    source: &Path,
+    destination: &Path,
+    key: &Key,
+    options: &SealOptions,
+    progress: &dyn Progress,
+) -> Result<Summary> {
+    let plan = PlanDir::read(source, options.symlinks)?;
+    refuse_nested(source, destination)?;
+    let writer = start(destination, key, options)?;
+    let size = plan.size();
+    progress.begin(size.files, size.bytes);
+    let job = Job { writer: &writer, destination, resume: options.resume, progress };
+    let root = writer.root().map_err(Error::vault(destination))?;
+    let mut tree = Tree::default();
+    job.make_dirs(&plan, root, &mut tree)?;
+    let kept = AtomicU64::new(0);
+    options.engine.pool().run(|| {
+        tree.files.into_par_iter().with_max_len(1).try_for_each(|file| {
+            let was_kept = job.file(&file)?;
+            kept.fetch_add(u64::from(was_kept), Ordering::Relaxed);
+            Ok(())
+        })
+    })??;
+    // What lies deeper comes first, so that no directory changes after its times are set.
+    for (dir, plan) in tree.dirs.iter().rev() {
+        let opened = File::open(&plan.source).map_err(|error| Error::io(&plan.source, "opening", error))?;
+        let xattrs = xattrs(&opened, &plan.source)?;
+        let attributes = Attributes { mode: Some(plan.mode), modified: Some(plan.modified), xattrs };
+        writer.finish_dir(dir, &attributes).map_err(Error::vault(destination))?;
+    }
+    writer.finish().map_err(Error::vault(destination))?;
+    Ok(Summary {
+        files: size.files,
+        dirs: tree.dirs.len().saturating_sub(1) as u64,
+        symlinks: tree.symlinks,
+        bytes: size.bytes,
+        kept: kept.into_inner(),
+    })
+}
+
+/// Refuses a destination within its own source, which would be sealed into itself.
+fn refuse_nested(source: &Path, destination: &Path) -> Result<()> {
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    let parent = destination.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let outer = real(destination).or_else(|| real(parent.unwrap_or(Path::new("."))));
+    match (real(source), outer) {
+        (Some(source), Some(outer)) if outer.starts_with(&source) => Err(Error::Source {
+            path: source,
+            what: "the destination lies in it; choose one outside",
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Opens the destination, makes it where it is missing, and starts or resumes the vault in it.
+fn start(destination: &Path, key: &Key, options: &SealOptions) -> Result<VaultWriter<LocalStore>> {
+    match fs::create_dir(destination) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(Error::io(destination, "making the directory", error));
+        }
+        _ => {}
+    }
+    let store = open_store(destination)?;
+    let vault = Error::vault(destination);
+    let engine = options.engine.clone();
+    if let Some(conf) = read_partial_conf(&store).map_err(&vault)? {
+        if !options.resume {
+            return Err(Error::NotEmpty {
+                path: destination.to_path_buf(),
+                found: PathBuf::from(gocryptfs_core::PARTIAL_CONF_NAME),
+                hint: "an interrupted run left it; go on with --resume, or remove it",
+            });
+        }
+        let master = unlock_partial(&conf, key, options, destination)?;
+        return VaultWriter::resume(store, &master, engine).map_err(vault);
+    }
+    let master = MasterKey::generate().map_err(&vault)?;
+    let conf = Conf::create(key.password()?, &master, &options.conf).map_err(&vault)?;
+    VaultWriter::create(store, &conf, &master, engine).map_err(|error| match error {
+        gocryptfs_core::Error::NotEmpty { found } => Error::NotEmpty {
+            path: destination.to_path_buf(),
+            found,
+            hint: "choose a directory that is empty or not there yet",
+        },
+        other => vault(other),
+    })
+}
+
+/// Unlocks what an interrupted run left, provided that it was made with the same options.
+fn unlock_partial(conf: &Conf, key: &Key, options: &SealOptions, destination: &Path) -> Result<MasterKey> {
+    let asked = &options.conf;
+    let flags = conf.flags();
+    let same = flags.content_cipher() == asked.content
+        && flags.name_scheme() == asked.names
+        && conf.long_name_max() == asked.long_name_max.unwrap_or(u8::MAX);
+    if !same {
+        return Err(Error::Resume {
+            path: destination.to_path_buf(),
+            what: format!("it was begun with other options (its flags are {flags}); use the same ones"),
+        });
+    }
+    conf.unlock(key.password()?, DEFAULT_SCRYPT_MEMORY).map_err(Error::vault(destination))
+}
+
+/// What is left to do once all directories are there.
+#[derive(Default)]
+struct Tree<'a> {
+    dirs: Vec<(WriteDir, &'a PlanDir)>,
+    files: Vec<FileJob<'a>>,
+    symlinks: u64,
+}
+
+struct FileJob<'a> {
+    parent: WriteDir,
+    name: &'a OsStr,
+    source: &'a Path,
+}
+
+struct Job<'a> {
+    writer: &'a VaultWriter<LocalStore>,
+    destination: &'a Path,
+    resume: bool,
+    progress: &'a dyn Progress,
+}
+
+impl Job<'_> {
+    /// Makes the directories and symlinks of `plan` in `dir`, and collects its files.
+    fn make_dirs<'p>(&self, plan: &'p PlanDir, dir: WriteDir, tree: &mut Tree<'p>) -> Result<()> {
+        let vault = Error::vault(self.destination);
+        if self.resume {
+            let names = plan.entries.iter().map(|(name, _)| name.as_bytes());
+            if let Some(found) = self.writer.find_stale(&dir, names).map_err(&vault)? {
+                return Err(Error::Resume {
+                    path: self.destination.to_path_buf(),
+                    what: format!(
+                        "it holds {}, which is not in the source any more; remove the destination and start afresh",
+                        found.display()
+                    ),
+                });
+            }
+        }
+        for (name, entry) in &plan.entries {
+            match entry {
+                PlanEntry::Dir(child) => {
+                    let made = self.writer.create_dir(&dir, name.as_bytes()).map_err(&vault)?;
+                    self.make_dirs(child, made, tree)?;
+                }
+                PlanEntry::File { source, .. } => {
+                    tree.files.push(FileJob { parent: dir.clone(), name, source });
+                }
+                PlanEntry::Symlink { source: _, target, modified } => {
+                    tree.symlinks += 1;
+                    if self.writer.existing(&dir, name.as_bytes()).map_err(&vault)?.is_some() {
+                        self.writer.remove(&dir, name.as_bytes()).map_err(&vault)?;
+                    }
+                    let attributes = Attributes { modified: Some(*modified), ..Attributes::default() };
+                    let target = target.as_os_str().as_bytes();
+                    self.writer.write_symlink(&dir, name.as_bytes(), target, &attributes).map_err(&vault)?;
+                }
+            }
+        }
+        tree.dirs.push((dir, plan));
+        Ok(())
+    }
+
+    /// Seals one file. Returns whether an earlier run had done so.
+    fn file(&self, job: &FileJob<'_>) -> Result<bool> {
+        let failed = |error| Error::io(job.source, "reading", error);
+        let file = File::open(job.source).map_err(failed)?;
+        let before = file.metadata().map_err(failed)?;
+        let attributes = Attributes {
+            mode: Some(before.mode() & 0o777),
+            modified: Some(before.modified().map_err(failed)?),
+            xattrs: xattrs(&file, job.source)?,
+        };
+        let name = job.name.as_bytes();
+        let vault = Error::vault(self.destination);
+        if self.resume && self.writer.existing(&job.parent, name).map_err(&vault)?.is_some() {
+            if self.writer.is_complete(&job.parent, name, before.len(), &attributes).map_err(&vault)? {
+                self.progress.advance(before.len());
+                return Ok(true);
+            }
+            self.writer.remove(&job.parent, name).map_err(&vault)?;
+        }
+        let content = LocalFile::new(file, ReadMode::Copy).map_err(failed)?;
+        let unchanged = || content.file().metadata().is_ok_and(|now| stamp(&now) == stamp(&before));
+        let source =
+            Source { content: &content, len: before.len(), attributes: &attributes, unchanged: &unchanged };
+        self.writer.write_file(&job.parent, name, &source, self.progress).map_err(|error| match error {
+            // What is wrong is with the source: name that.
+            gocryptfs_core::Error::File {
+                source: source @ (chunk_cipher::Error::Changed | chunk_cipher::Error::Read { .. }),
+                ..
+            } => Error::File { path: job.source.to_path_buf(), source },
+            other => vault(other),
+        })?;
+        Ok(false)
+    }
+}
+
+/// What differs once somebody wrote to a file.
+fn stamp(metadata: &Metadata) -> (u64, i64, i64, i64, i64) {
+    (metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec())
+}
+
+/// The extended attributes that a vault can hold: the user's, and access control lists.
+fn xattrs(file: &File, path: &Path) -> Result<Vec<Xattr>> {
+    let all = chunk_cipher::store::read_xattrs(file);
+    let mut xattrs = all.map_err(|error| Error::io(path, "reading the extended attributes of", error))?;
+    xattrs.retain(|(name, _)| gocryptfs_core::is_sealable_xattr(name));
+    Ok(xattrs)
+}

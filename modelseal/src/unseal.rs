@@ -1,0 +1,327 @@
+//! Unsealing a model into a directory.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use chunk_cipher::store::{
+    Attributes, Kind, LocalFile, LocalStore, Metadata, PendingFile, ReadAt, Store, WriteAt, WriteStore,
+};
+use gocryptfs_core::{Entry, Found};
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+
+use crate::error::{Error, Result};
+use crate::model::{Model, open_store};
+use crate::{Progress, Summary};
+
+/// File in a destination that is not complete yet.
+const MARKER: &str = ".modelseal-partial";
+
+/// How a model is unsealed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UnsealOptions {
+    /// Goes on with what an interrupted run left in the destination.
+    pub resume: bool,
+}
+
+/// Unseals the whole model into `destination`, a directory that is empty or not there yet.
+///
+/// Every file appears under its name only when all of it was verified and written. A file named
+/// `.modelseal-partial` lies in the destination until everything is there. Nothing is ever written outside of it,
+/// whatever names and links the model holds: links are made, never followed.
+///
+/// # Errors
+/// [`Error::NotEmpty`] and [`Error::Resume`] for a destination that does not do, [`Error::Vault`] where something is
+/// damaged, [`Error::Io`] where writing fails.
+pub fn unseal(
+    model: &Model,
+    location: &Path,
+    destination: &Path,
+    options: &UnsealOptions,
+    progress: &dyn Progress,
+) -> Result<Summary> {
+    let plan = Plan::read(model, location, progress)?;
+    let store = start(destination, options)?;
+    progress.begin(plan.files.len() as u64, plan.bytes);
+    let xattrs = OnceLock::new();
+    let job = Job { model, location, store: &store, destination, resume: options.resume, progress, xattrs };
+    job.refuse_strangers(&plan)?;
+    for entry in &plan.dirs {
+        job.make_dir(entry)?;
+    }
+    let kept = AtomicU64::new(0);
+    model.vault().engine().pool().run(|| {
+        (&plan.files).into_par_iter().with_max_len(1).try_for_each(|(entry, metadata)| {
+            let was_kept = job.file(entry, metadata)?;
+            kept.fetch_add(u64::from(was_kept), Ordering::Relaxed);
+            Ok(())
+        })
+    })??;
+    for entry in &plan.symlinks {
+        job.symlink(entry)?;
+    }
+    for entry in plan.dirs.iter().rev() {
+        job.finish_dir(entry)?;
+    }
+    let failed = |error| Error::io(destination, "completing", error);
+    store.sync().map_err(failed)?;
+    store.remove_file(Path::new(MARKER)).map_err(failed)?;
+    job.finish_root()?;
+    store.sync().map_err(failed)?;
+    Ok(Summary {
+        files: plan.files.len() as u64,
+        dirs: plan.dirs.len() as u64,
+        symlinks: plan.symlinks.len() as u64,
+        bytes: plan.bytes,
+        kept: kept.into_inner(),
+    })
+}
+
+/// Opens the destination, makes it where it is missing, and marks it as not complete.
+fn start(destination: &Path, options: &UnsealOptions) -> Result<LocalStore> {
+    match fs::create_dir(destination) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Error::io(destination, "making the directory", error));
+        }
+        _ => {}
+    }
+    let store = open_store(destination)?;
+    let failed = |error| Error::io(destination, "preparing", error);
+    let marker = Path::new(MARKER);
+    if store.metadata(marker).is_ok() {
+        if !options.resume {
+            return Err(Error::NotEmpty {
+                path: destination.to_path_buf(),
+                found: marker.to_path_buf(),
+                hint: "an interrupted run left it; go on with --resume, or remove it",
+            });
+        }
+        store.remove_leftovers().map_err(failed)?;
+        return Ok(store);
+    }
+    if let Some((found, _)) = store.list(Path::new("")).map_err(failed)?.into_iter().next() {
+        return Err(Error::NotEmpty {
+            path: destination.to_path_buf(),
+            found: found.into(),
+            hint: "choose a directory that is empty or not there yet",
+        });
+    }
+    let pending = store.create().map_err(failed)?;
+    pending.commit(marker, &Attributes::default()).map_err(failed)?;
+    Ok(store)
+}
+
+/// What is to be unsealed.
+#[derive(Default)]
+struct Plan {
+    dirs: Vec<Entry>,
+    files: Vec<(Entry, Metadata)>,
+    symlinks: Vec<Entry>,
+    bytes: u64,
+}
+
+impl Plan {
+    fn read(model: &Model, location: &Path, progress: &dyn Progress) -> Result<Self> {
+        let vault = model.vault();
+        let mut plan = Self::default();
+        for found in vault.walk(vault.root().map_err(Error::vault(location))?) {
+            match found {
+                Found::Entry(entry) if entry.path() == Path::new(MARKER) => {
+                    return Err(Error::Vault {
+                        path: location.to_path_buf(),
+                        source: gocryptfs_core::Error::Io {
+                            path: entry.path().to_path_buf(),
+                            action: "unsealing",
+                            source: io::Error::other("the name is taken by what marks an incomplete destination"),
+                        },
+                    });
+                }
+                Found::Entry(entry) => match entry.kind() {
+                    Kind::Dir => plan.dirs.push(entry),
+                    Kind::Symlink => plan.symlinks.push(entry),
+                    Kind::File => {
+                        let metadata = vault.metadata(&entry).map_err(Error::vault(location))?;
+                        plan.bytes = plan.bytes.saturating_add(metadata.len);
+                        plan.files.push((entry, metadata));
+                    }
+                    Kind::Other => progress.warn(&format!(
+                        "{} is a device, pipe or socket, and is left out",
+                        entry.path().display()
+                    )),
+                },
+                Found::Stray(path, error) => progress.warn(&format!(
+                    "{} is no part of the model, and is left out: {error}",
+                    location.join(path).display()
+                )),
+                Found::Unreadable(_, error) => return Err(Error::vault(location)(error)),
+            }
+        }
+        Ok(plan)
+    }
+}
+
+struct Job<'a> {
+    model: &'a Model,
+    location: &'a Path,
+    store: &'a LocalStore,
+    destination: &'a Path,
+    resume: bool,
+    progress: &'a dyn Progress,
+    /// Whether the destination can hold extended attributes, once that matters.
+    xattrs: OnceLock<bool>,
+}
+
+impl Job<'_> {
+    fn write_error(&self, entry: &Entry, action: &'static str) -> impl Fn(io::Error) -> Error + use<> {
+        let path = self.destination.join(entry.path());
+        move |source| Error::Io { path: path.clone(), action, source }
+    }
+
+    /// Refuses to resume where something lies in the destination that the model does not have.
+    fn refuse_strangers(&self, plan: &Plan) -> Result<()> {
+        if !self.resume {
+            return Ok(());
+        }
+        let known: std::collections::HashSet<&Path> = plan
+            .dirs
+            .iter()
+            .chain(plan.files.iter().map(|(entry, _)| entry))
+            .chain(&plan.symlinks)
+            .map(Entry::path)
+            .chain([Path::new(MARKER)])
+            .collect();
+        let mut dirs = vec![PathBuf::new()];
+        while let Some(dir) = dirs.pop() {
+            let listed = self.store.list(&dir);
+            for (name, kind) in listed.map_err(|error| Error::io(&self.destination.join(&dir), "listing", error))? {
+                let path = dir.join(name);
+                if !known.contains(path.as_path()) {
+                    return Err(Error::Resume {
+                        path: self.destination.to_path_buf(),
+                        what: format!(
+                            "it holds {}, which is not in the model; remove the destination and start afresh",
+                            path.display()
+                        ),
+                    });
+                }
+                if kind == Kind::Dir {
+                    dirs.push(path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn make_dir(&self, entry: &Entry) -> Result<()> {
+        match self.store.create_dir(entry.path()) {
+            Err(error) if self.resume && error.kind() == io::ErrorKind::AlreadyExists => {
+                let writable = Attributes { mode: Some(0o700), ..Attributes::default() };
+                self.store
+                    .set_attributes(entry.path(), &writable)
+                    .map_err(self.write_error(entry, "opening the directory"))
+            }
+            made => made.map_err(self.write_error(entry, "making the directory")),
+        }
+    }
+
+    /// Unseals one file. Returns whether an earlier run had done so.
+    fn file(&self, entry: &Entry, metadata: &Metadata) -> Result<bool> {
+        let vault = Error::vault(self.location);
+        let file = self.model.vault().open_file(entry).map_err(&vault)?;
+        let attributes = self.attributes(entry, metadata)?;
+        if self.resume && self.store.metadata(entry.path()).is_ok() {
+            if self.is_complete(entry, metadata)? {
+                return Ok(true);
+            }
+            self.store.remove_file(entry.path()).map_err(self.write_error(entry, "removing"))?;
+        }
+        let failed = self.write_error(entry, "writing");
+        let pending = self.store.create().map_err(&failed)?;
+        pending.set_len(file.len()).map_err(&failed)?;
+        file.unseal(&pending, self.progress).map_err(|error| match error {
+            // What is wrong is with the destination: name that.
+            gocryptfs_core::Error::File { source: source @ chunk_cipher::Error::Write { .. }, .. } => {
+                Error::File { path: self.destination.join(entry.path()), source }
+            }
+            other => vault(other),
+        })?;
+        pending.commit(entry.path(), &attributes).map_err(failed)?;
+        Ok(false)
+    }
+
+    /// Whether the destination holds this very file: length, time, and every byte.
+    ///
+    /// After a power cut a file may have the length and the time but not the bytes.
+    fn is_complete(&self, entry: &Entry, metadata: &Metadata) -> Result<bool> {
+        let failed = self.write_error(entry, "reading");
+        let there = self.store.metadata(entry.path()).map_err(&failed)?;
+        if (there.kind, there.len, there.modified) != (Kind::File, metadata.len, metadata.modified) {
+            return Ok(false);
+        }
+        let there = Compared { file: self.store.open(entry.path()).map_err(&failed)? };
+        let file = self.model.vault().open_file(entry).map_err(Error::vault(self.location))?;
+        match file.unseal(&there, self.progress) {
+            Ok(()) => Ok(true),
+            Err(gocryptfs_core::Error::File { source: chunk_cipher::Error::Write { .. }, .. }) => Ok(false),
+            Err(other) => Err(Error::vault(self.location)(other)),
+        }
+    }
+
+    fn symlink(&self, entry: &Entry) -> Result<()> {
+        let vault = Error::vault(self.location);
+        let target = self.model.vault().read_link(entry).map_err(&vault)?;
+        let metadata = self.model.vault().metadata(entry).map_err(&vault)?;
+        let failed = self.write_error(entry, "making the symlink");
+        if self.resume && self.store.metadata(entry.path()).is_ok() {
+            self.store.remove_file(entry.path()).map_err(&failed)?;
+        }
+        self.store.create_symlink(&target, entry.path()).map_err(&failed)?;
+        let attributes = Attributes { modified: Some(metadata.modified), ..Attributes::default() };
+        self.store.set_attributes(entry.path(), &attributes).map_err(failed)
+    }
+
+    fn finish_dir(&self, entry: &Entry) -> Result<()> {
+        let metadata = self.model.vault().metadata(entry).map_err(Error::vault(self.location))?;
+        let attributes = self.attributes(entry, &metadata)?;
+        self.store
+            .set_attributes(entry.path(), &attributes)
+            .map_err(self.write_error(entry, "setting the attributes of"))
+    }
+
+    fn finish_root(&self) -> Result<()> {
+        let vault = Error::vault(self.location);
+        let root = self.model.vault().lookup(Path::new("")).map_err(&vault)?;
+        self.finish_dir(&root)
+    }
+
+    /// The attributes of `entry`, as far as the destination can hold them and the model may ask for them.
+    fn attributes(&self, entry: &Entry, metadata: &Metadata) -> Result<Attributes> {
+        let mut xattrs = self.model.vault().xattrs(entry).map_err(Error::vault(self.location))?;
+        // Nothing that the system gives a meaning, such as capabilities.
+        xattrs.retain(|(name, _)| gocryptfs_core::is_sealable_xattr(name));
+        if !xattrs.is_empty() && !*self.xattrs.get_or_init(|| self.store.supports_xattrs()) {
+            self.progress.warn(&format!(
+                "the extended attributes of {} are left out: the destination's file system has none",
+                entry.path().display()
+            ));
+            xattrs.clear();
+        }
+        Ok(Attributes { mode: Some(metadata.mode & 0o777), modified: Some(metadata.modified), xattrs })
+    }
+}
+
+/// A file that what is written to it is compared with.
+#[derive(Debug)]
+struct Compared {
+    file: LocalFile,
+}
+
+impl WriteAt for Compared {
+    fn write_all_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        let mut there = vec![0; buf.len()];
+        self.file.read_exact_at(offset, &mut there)?;
+        if there == buf { Ok(()) } else { Err(io::Error::other("differs")) }
+    }
+}
