@@ -109,7 +109,9 @@ mod aws_lc {
 
     pub(super) fn scrypt(password: &[u8], salt: &[u8], params: ScryptParams, out: &mut [u8]) -> Result<()> {
         // The caller has bounded the memory already; AWS-LC's own bound only has to be no lower.
-        let max_memory = usize::try_from(params.memory()).unwrap_or(usize::MAX).saturating_mul(2);
+        let max_memory = usize::try_from(params.memory())
+            .unwrap_or(usize::MAX)
+            .saturating_mul(2);
         // SAFETY: every pointer is that of a live slice, with its length.
         let ok = unsafe {
             aws_lc_sys::EVP_PBE_scrypt(

@@ -108,7 +108,13 @@ impl BlockCipher {
     }
 
     /// Seals one block: nonce, ciphertext and tag; with AES-SIV nonce, tag and ciphertext.
-    pub(crate) fn seal(&self, nonce: &[u8], aad: &[u8], plain: &[u8], sealed: &mut [u8]) -> Result<(), BadBlock> {
+    pub(crate) fn seal(
+        &self,
+        nonce: &[u8],
+        aad: &[u8],
+        plain: &[u8],
+        sealed: &mut [u8],
+    ) -> Result<(), BadBlock> {
         let (head, body) = sealed.split_at_mut_checked(nonce.len()).ok_or(BadBlock)?;
         let (body, tag) = self.split_mut(body).ok_or(BadBlock)?;
         head.copy_from_slice(nonce);
@@ -119,10 +125,12 @@ impl BlockCipher {
 
     /// Opens one block into `plain`, which is all zero after an error.
     pub(crate) fn open(&self, aad: &[u8], sealed: &[u8], plain: &mut [u8]) -> Result<(), BadBlock> {
-        let parts = sealed.split_at_checked(self.nonce_len()).and_then(|(nonce, body)| {
-            let (body, tag) = self.split(body)?;
-            Some((nonce, body, tag))
-        });
+        let parts = sealed
+            .split_at_checked(self.nonce_len())
+            .and_then(|(nonce, body)| {
+                let (body, tag) = self.split(body)?;
+                Some((nonce, body, tag))
+            });
         // No writer ever draws a nonce of zeros; the reference refuses it too.
         let parts = parts.filter(|(nonce, _, _)| nonce.iter().any(|byte| *byte != 0));
         let Some((nonce, body, tag)) = parts else {
@@ -137,7 +145,8 @@ impl BlockCipher {
         let mut nonce = vec![0; self.nonce_len()];
         random::fill(&mut nonce)?;
         let mut sealed = vec![0; plain.len() + self.overhead()];
-        self.seal(&nonce, &DETACHED_AAD, plain, &mut sealed).map_err(|BadBlock| chunk_cipher::Error::TooLong)?;
+        self.seal(&nonce, &DETACHED_AAD, plain, &mut sealed)
+            .map_err(|BadBlock| chunk_cipher::Error::TooLong)?;
         Ok(sealed)
     }
 
@@ -218,7 +227,9 @@ impl Codec for FileCodec<'_> {
         stored: &mut [u8],
     ) -> chunk_cipher::Result<()> {
         let too_long = |BadBlock| chunk_cipher::Error::TooLong;
-        self.cipher.seal(nonce, &self.aad(index), plain, stored).map_err(too_long)
+        self.cipher
+            .seal(nonce, &self.aad(index), plain, stored)
+            .map_err(too_long)
     }
 
     /// A full block of zeros was never written.
@@ -245,12 +256,20 @@ impl<F: ReadAt> Content<F> {
     pub(crate) fn open(file: F) -> Result<Self, OpenError> {
         let stored_len = file.len().map_err(OpenError::Io)?;
         if stored_len <= HEADER_LEN as u64 {
-            return Ok(Self { file, stored_len: 0, id: None });
+            return Ok(Self {
+                file,
+                stored_len: 0,
+                id: None,
+            });
         }
         let mut header = [0; HEADER_LEN];
         file.read_exact_at(0, &mut header).map_err(OpenError::Io)?;
         let id = FileId::from_header(&header).map_err(OpenError::Header)?;
-        Ok(Self { file, stored_len, id: Some(id) })
+        Ok(Self {
+            file,
+            stored_len,
+            id: Some(id),
+        })
     }
 
     /// The file ID; none in an empty file.
@@ -294,6 +313,10 @@ pub(crate) fn seal(
     let id = FileId::random()?;
     let header = id.header();
     sink.write_all_at(0, &header)
-        .map_err(|source| chunk_cipher::Error::Write { offset: 0, len: HEADER_LEN, source })?;
+        .map_err(|source| chunk_cipher::Error::Write {
+            offset: 0,
+            len: HEADER_LEN,
+            source,
+        })?;
     engine.seal(source, len, &FileCodec::new(cipher, id), sink, progress)
 }

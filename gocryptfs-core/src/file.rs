@@ -22,7 +22,12 @@ pub struct VaultFile<F> {
 
 impl<F: ReadAt> VaultFile<F> {
     pub(crate) fn new(path: PathBuf, content: Content<F>, ciphers: Arc<Ciphers>, engine: Engine) -> Self {
-        Self { path, content, ciphers, engine }
+        Self {
+            path,
+            content,
+            ciphers,
+            engine,
+        }
     }
 
     /// Its path in the vault.
@@ -55,14 +60,20 @@ impl<F: ReadAt> VaultFile<F> {
     /// [`Error::File`] where a block is damaged, the range is not within the file, or reading fails; `out` is all
     /// zero then.
     pub fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        let read = self.content.with(&self.ciphers.content, |file| self.engine.read_into(file, offset, out));
+        let read = self.content.with(&self.ciphers.content, |file| {
+            self.engine.read_into(file, offset, out)
+        });
         match read {
             Some(read) => read.map_err(|source| self.error(source)),
             None if offset == 0 && out.is_empty() => Ok(()),
             None => {
                 let len = out.len() as u64;
                 out.fill(0);
-                Err(self.error(chunk_cipher::Error::Range { offset, len, file_len: 0 }))
+                Err(self.error(chunk_cipher::Error::Range {
+                    offset,
+                    len,
+                    file_len: 0,
+                }))
             }
         }
     }
@@ -85,8 +96,9 @@ impl<F: ReadAt> VaultFile<F> {
     /// # Errors
     /// [`Error::File`]; what was written must be thrown away then.
     pub fn unseal(&self, sink: &dyn WriteAt, progress: &dyn Progress) -> Result<()> {
-        let unsealed =
-            self.content.with(&self.ciphers.content, |file| self.engine.unseal(file, sink, progress));
+        let unsealed = self.content.with(&self.ciphers.content, |file| {
+            self.engine.unseal(file, sink, progress)
+        });
         unsealed.unwrap_or(Ok(())).map_err(|source| self.error(source))
     }
 
@@ -95,18 +107,27 @@ impl<F: ReadAt> VaultFile<F> {
     /// # Errors
     /// [`Error::File`] where reading fails.
     pub fn scan(&self, progress: &dyn Progress) -> Result<Scan> {
-        let scanned = self.content.with(&self.ciphers.content, |file| self.engine.scan(file, progress));
-        scanned.unwrap_or_else(|| Ok(Scan::default())).map_err(|source| self.error(source))
+        let scanned = self
+            .content
+            .with(&self.ciphers.content, |file| self.engine.scan(file, progress));
+        scanned
+            .unwrap_or_else(|| Ok(Scan::default()))
+            .map_err(|source| self.error(source))
     }
 
     fn error(&self, source: chunk_cipher::Error) -> Error {
-        Error::File { path: self.path.clone(), source }
+        Error::File {
+            path: self.path.clone(),
+            source,
+        }
     }
 }
 
 impl<F> fmt::Debug for VaultFile<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VaultFile").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("VaultFile")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -125,6 +146,8 @@ pub(crate) fn describe(blocks: &[Range<u64>]) -> String {
     if blocks.len() > SHOWN {
         text += &format!(" and {} more ranges", blocks.len() - SHOWN);
     }
-    let first = blocks.first().map_or(0, |range| range.start.saturating_mul(BLOCK_LEN as u64));
+    let first = blocks
+        .first()
+        .map_or(0, |range| range.start.saturating_mul(BLOCK_LEN as u64));
     text + &format!(" (from byte {first} on)")
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 
+use chunk_cipher::aead::Algorithm;
+
 use crate::error::{Error, Result};
 
 /// A set of feature flags.
@@ -212,6 +214,24 @@ pub enum ContentCipher {
     Aes256Siv,
     /// XChaCha20-Poly1305, for processors without AES instructions.
     XChaCha20Poly1305,
+}
+
+impl ContentCipher {
+    /// The algorithm.
+    #[must_use]
+    pub const fn algorithm(self) -> Algorithm {
+        match self {
+            Self::Aes256Gcm => Algorithm::Aes256GcmNonce16,
+            Self::Aes256Siv => Algorithm::Aes256Siv,
+            Self::XChaCha20Poly1305 => Algorithm::XChaCha20Poly1305,
+        }
+    }
+}
+
+impl fmt::Display for ContentCipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.algorithm().fmt(f)
+    }
 }
 
 /// How names are stored.

@@ -19,7 +19,8 @@ pub use file::VaultFile;
 pub use flags::{ContentCipher, Flags, NameScheme};
 pub use keys::{KEY_LEN, MasterKey};
 pub use tree::{
-    Dir, Entry, Found, Listing, PARTIAL_CONF_NAME, Vault, Walk, is_sealable_xattr, read_conf, read_partial_conf,
+    Dir, Entry, Found, Listing, PARTIAL_CONF_NAME, Vault, Walk, is_sealable_xattr, read_conf,
+    read_partial_conf,
 };
 pub use verify::{Damage, Verified};
 pub use write::{Source, VaultWriter, WriteDir, replace_conf};

@@ -43,8 +43,12 @@ pub fn read_conf(store: &impl Store) -> Result<Conf> {
     match read_small(store, Path::new(CONF_NAME), Conf::MAX_LEN) {
         Ok(content) => Conf::parse(&content),
         Err(error) if error.is_not_found() => Err(match read_partial_conf(store)? {
-            Some(_) => Error::Incomplete { path: PathBuf::from(PARTIAL_CONF_NAME) },
-            None => Error::NotAVault { path: PathBuf::from(CONF_NAME) },
+            Some(_) => Error::Incomplete {
+                path: PathBuf::from(PARTIAL_CONF_NAME),
+            },
+            None => Error::NotAVault {
+                path: PathBuf::from(CONF_NAME),
+            },
         }),
         Err(error) => Err(error),
     }
@@ -132,7 +136,12 @@ impl<S: Store> Vault<S> {
     /// [`Error::Cipher`] where a key cannot be set up.
     pub fn open(store: S, conf: Conf, master: &MasterKey, engine: Engine) -> Result<Self> {
         let ciphers = Arc::new(Ciphers::new(&conf, master)?);
-        Ok(Self { store, conf, ciphers, engine })
+        Ok(Self {
+            store,
+            conf,
+            ciphers,
+            engine,
+        })
     }
 
     /// The vault's configuration.
@@ -213,8 +222,10 @@ impl<S: Store> Vault<S> {
     /// # Errors
     /// [`Error::Io`] where it cannot be read.
     pub fn list(&self, dir: &Dir) -> Result<Listing> {
-        let stored_names =
-            self.store.list(&dir.stored).map_err(|source| io_error(&dir.stored, "listing", source))?;
+        let stored_names = self
+            .store
+            .list(&dir.stored)
+            .map_err(|source| io_error(&dir.stored, "listing", source))?;
         let mut listing = Listing::default();
         for (stored_name, kind) in stored_names {
             let stored = dir.stored.join(&stored_name);
@@ -272,7 +283,11 @@ impl<S: Store> Vault<S> {
     /// [`Error::Io`] with [`std::io::ErrorKind::NotFound`] where there is none, [`Error::Name`] where a component is
     /// no name.
     pub fn lookup(&self, path: &Path) -> Result<Entry> {
-        let mut found = Entry { path: PathBuf::new(), stored: PathBuf::new(), kind: Kind::Dir };
+        let mut found = Entry {
+            path: PathBuf::new(),
+            stored: PathBuf::new(),
+            kind: Kind::Dir,
+        };
         for part in path.components() {
             let name = match part {
                 Component::CurDir | Component::RootDir => continue,
@@ -288,9 +303,15 @@ impl<S: Store> Vault<S> {
             let dir = self.dir(&found)?;
             let stored = dir.stored.join(self.ciphers.stored_name(name, &dir.iv)?.file());
             let path = dir.path.join(OsStr::from_bytes(name));
-            let metadata =
-                self.store.metadata(&stored).map_err(|source| io_error(&path, "finding", source))?;
-            found = Entry { path, stored, kind: metadata.kind };
+            let metadata = self
+                .store
+                .metadata(&stored)
+                .map_err(|source| io_error(&path, "finding", source))?;
+            found = Entry {
+                path,
+                stored,
+                kind: metadata.kind,
+            };
         }
         Ok(found)
     }
@@ -321,9 +342,17 @@ impl<S: Store> Vault<S> {
         let file = self.store.open(&entry.stored).map_err(failed)?;
         let content = Content::open(file).map_err(|error| match error {
             OpenError::Io(source) => failed(source),
-            OpenError::Header(what) => Error::Header { path: entry.path.clone(), what },
+            OpenError::Header(what) => Error::Header {
+                path: entry.path.clone(),
+                what,
+            },
         })?;
-        Ok(VaultFile::new(entry.path.clone(), content, Arc::clone(&self.ciphers), self.engine.clone()))
+        Ok(VaultFile::new(
+            entry.path.clone(),
+            content,
+            Arc::clone(&self.ciphers),
+            self.engine.clone(),
+        ))
     }
 
     /// The target of a symlink.
@@ -338,10 +367,16 @@ impl<S: Store> Vault<S> {
         if self.ciphers.names.scheme() == NameScheme::Plaintext {
             return Ok(stored);
         }
-        let sealed = if stored.len() > STORED_TARGET_MAX { None } else { self.ciphers.names.decode(&stored) };
+        let sealed = if stored.len() > STORED_TARGET_MAX {
+            None
+        } else {
+            self.ciphers.names.decode(&stored)
+        };
         sealed
             .and_then(|sealed| self.ciphers.content.open_detached(&sealed))
-            .ok_or_else(|| Error::Symlink { path: entry.path.clone() })
+            .ok_or_else(|| Error::Symlink {
+                path: entry.path.clone(),
+            })
     }
 
     /// The extended attributes of `entry`: those that gocryptfs encrypted, and access control lists.
@@ -359,7 +394,10 @@ impl<S: Store> Vault<S> {
                 xattrs.push((name, value));
             } else if name.starts_with(XATTR_PREFIX.as_bytes()) {
                 let opened = self.ciphers.open_xattr(&name, &value);
-                let damaged = || Error::Xattr { path: entry.path.clone(), name: printable(&name) };
+                let damaged = || Error::Xattr {
+                    path: entry.path.clone(),
+                    name: printable(&name),
+                };
                 xattrs.push(opened.ok_or_else(damaged)?);
             }
         }
@@ -369,7 +407,10 @@ impl<S: Store> Vault<S> {
     /// Every entry below `dir`, directories before what they hold, sorted by name within each directory.
     #[must_use]
     pub fn walk(&self, dir: Dir) -> Walk<'_, S> {
-        Walk { vault: self, todo: vec![Step::List(dir)] }
+        Walk {
+            vault: self,
+            todo: vec![Step::List(dir)],
+        }
     }
 }
 
@@ -407,8 +448,10 @@ impl<S: Store> Iterator for Walk<'_, S> {
                 Step::List(dir) => match self.vault.list(&dir) {
                     Ok(listing) => {
                         let strays = listing.strays.into_iter().rev();
-                        self.todo.extend(strays.map(|(path, error)| Step::Stray(path, error)));
-                        self.todo.extend(listing.entries.into_iter().rev().map(Step::Visit));
+                        self.todo
+                            .extend(strays.map(|(path, error)| Step::Stray(path, error)));
+                        self.todo
+                            .extend(listing.entries.into_iter().rev().map(Step::Visit));
                     }
                     Err(error) => return Some(Found::Unreadable(dir.path, error)),
                 },
@@ -431,10 +474,15 @@ impl Ciphers {
     /// Where `plain` is stored in a directory with this IV.
     pub(crate) fn stored_name(&self, plain: &[u8], iv: &DirIv) -> Result<StoredAs> {
         if self.names.scheme() != NameScheme::Plaintext {
-            return Ok(StoredAs::from(self.names.stored_name(self.names.encrypt_name(plain, iv)?)));
+            return Ok(StoredAs::from(
+                self.names.stored_name(self.names.encrypt_name(plain, iv)?),
+            ));
         }
         crate::names::check_name(plain).map_err(|reason| Error::name(plain, reason))?;
-        Ok(StoredAs { file: OsString::from_vec(plain.to_vec()), long: None })
+        Ok(StoredAs {
+            file: OsString::from_vec(plain.to_vec()),
+            long: None,
+        })
     }
 
     /// Opens an extended attribute; empty values are stored as they are.
@@ -455,7 +503,11 @@ impl Ciphers {
             return Ok((name.to_vec(), value.to_vec()));
         }
         let name = self.names.encrypt_xattr_name(name)?.into_bytes();
-        let value = if value.is_empty() { Vec::new() } else { self.content.seal_detached(value)? };
+        let value = if value.is_empty() {
+            Vec::new()
+        } else {
+            self.content.seal_detached(value)?
+        };
         Ok((name, value))
     }
 }
@@ -476,10 +528,18 @@ impl StoredAs {
 impl From<StoredName> for StoredAs {
     fn from(name: StoredName) -> Self {
         match name {
-            StoredName::Short(file) => Self { file: file.into(), long: None },
-            StoredName::Long { file, name_file, full } => {
-                Self { file: file.into(), long: Some((name_file, full)) }
-            }
+            StoredName::Short(file) => Self {
+                file: file.into(),
+                long: None,
+            },
+            StoredName::Long {
+                file,
+                name_file,
+                full,
+            } => Self {
+                file: file.into(),
+                long: Some((name_file, full)),
+            },
         }
     }
 }
@@ -496,11 +556,20 @@ pub(crate) fn read_small(store: &impl Store, path: &Path, max: usize) -> Result<
     let failed = |source| io_error(path, "reading", source);
     let file = store.open(path).map_err(failed)?;
     let len = file.len().map_err(failed)?;
-    let mut content = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(max.saturating_add(1))];
+    let mut content = vec![
+        0;
+        usize::try_from(len)
+            .unwrap_or(usize::MAX)
+            .min(max.saturating_add(1))
+    ];
     file.read_exact_at(0, &mut content).map_err(failed)?;
     Ok(content)
 }
 
 pub(crate) fn io_error(path: &Path, action: &'static str, source: std::io::Error) -> Error {
-    Error::Io { path: path.to_path_buf(), action, source }
+    Error::Io {
+        path: path.to_path_buf(),
+        action,
+        source,
+    }
 }

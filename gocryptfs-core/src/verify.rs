@@ -67,9 +67,14 @@ impl<S: Store> Vault<S> {
                     Found::Stray(path, error) | Found::Unreadable(path, error) => Err(Damage { path, error }),
                 };
                 match checked {
-                    Err(Damage { error: Error::File { source: chunk_cipher::Error::Cancelled, .. }, .. }) => {
-                        Err(chunk_cipher::Error::Cancelled)
-                    }
+                    Err(Damage {
+                        error:
+                            Error::File {
+                                source: chunk_cipher::Error::Cancelled,
+                                ..
+                            },
+                        ..
+                    }) => Err(chunk_cipher::Error::Cancelled),
                     Err(damage) => {
                         counters.damaged.fetch_add(1, Ordering::Relaxed);
                         report(damage);
@@ -96,7 +101,10 @@ impl<S: Store> Vault<S> {
         counters: &Counters,
         progress: &dyn Progress,
     ) -> std::result::Result<(), Damage> {
-        let damage = |error| Damage { path: entry.path().to_path_buf(), error };
+        let damage = |error| Damage {
+            path: entry.path().to_path_buf(),
+            error,
+        };
         let count = |counter: &AtomicU64, n| {
             counter.fetch_add(n, Ordering::Relaxed);
         };
@@ -111,10 +119,16 @@ impl<S: Store> Vault<S> {
                 let file = self.open_file(entry).map_err(damage)?;
                 let scan = file.scan(progress).map_err(damage)?;
                 count(&counters.bytes, file.len());
-                count(&counters.holes, scan.holes.iter().map(|range| range.end - range.start).sum());
+                count(
+                    &counters.holes,
+                    scan.holes.iter().map(|range| range.end - range.start).sum(),
+                );
                 if !scan.damaged.is_empty() {
                     let path = entry.path().to_path_buf();
-                    return Err(damage(Error::Blocks { path, blocks: scan.damaged }));
+                    return Err(damage(Error::Blocks {
+                        path,
+                        blocks: scan.damaged,
+                    }));
                 }
             }
             Kind::Other => {}

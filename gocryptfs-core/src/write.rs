@@ -56,7 +56,9 @@ pub struct Source<'a> {
 
 impl std::fmt::Debug for Source<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Source").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("Source")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
     }
 }
 
@@ -75,11 +77,19 @@ impl<S: WriteStore> VaultWriter<S> {
     /// [`Error::NotEmpty`] where it is not, [`Error::Io`] where writing fails.
     pub fn create(store: S, conf: &Conf, master: &MasterKey, engine: Engine) -> Result<Self> {
         let root = Path::new("");
-        let entries = store.list(root).map_err(|source| io_error(root, "listing", source))?;
+        let entries = store
+            .list(root)
+            .map_err(|source| io_error(root, "listing", source))?;
         if let Some((name, _)) = entries.first() {
-            return Err(Error::NotEmpty { found: PathBuf::from(name) });
+            return Err(Error::NotEmpty {
+                found: PathBuf::from(name),
+            });
         }
-        let writer = Self { store, ciphers: Ciphers::new(conf, master)?, engine };
+        let writer = Self {
+            store,
+            ciphers: Ciphers::new(conf, master)?,
+            engine,
+        };
         writer.put(Path::new(PARTIAL_CONF_NAME), conf.to_json().as_bytes(), CONF_MODE)?;
         Ok(writer)
     }
@@ -89,12 +99,17 @@ impl<S: WriteStore> VaultWriter<S> {
     /// # Errors
     /// [`Error::Io`] where what an interrupted run left cannot be removed.
     pub fn resume(store: S, master: &MasterKey, engine: Engine) -> Result<Self> {
-        let conf = read_partial_conf(&store)?
-            .ok_or_else(|| Error::NotAVault { path: PathBuf::from(PARTIAL_CONF_NAME) })?;
+        let conf = read_partial_conf(&store)?.ok_or_else(|| Error::NotAVault {
+            path: PathBuf::from(PARTIAL_CONF_NAME),
+        })?;
         store
             .remove_leftovers()
             .map_err(|source| io_error(Path::new(""), "removing leftovers in", source))?;
-        Ok(Self { store, ciphers: Ciphers::new(&conf, master)?, engine })
+        Ok(Self {
+            store,
+            ciphers: Ciphers::new(&conf, master)?,
+            engine,
+        })
     }
 
     /// The root directory.
@@ -103,7 +118,11 @@ impl<S: WriteStore> VaultWriter<S> {
     /// [`Error::Io`] where its IV cannot be written.
     pub fn root(&self) -> Result<WriteDir> {
         let iv = self.dir_iv(Path::new(""))?;
-        Ok(WriteDir { path: PathBuf::new(), stored: PathBuf::new(), iv })
+        Ok(WriteDir {
+            path: PathBuf::new(),
+            stored: PathBuf::new(),
+            iv,
+        })
     }
 
     /// Makes the directory `name` in `parent`; one that is there already is gone on with.
@@ -116,13 +135,20 @@ impl<S: WriteStore> VaultWriter<S> {
         match self.store.create_dir(&place.stored) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // An interrupted run may have made it read-only already.
-                let writable = Attributes { mode: Some(0o700), ..Attributes::default() };
+                let writable = Attributes {
+                    mode: Some(0o700),
+                    ..Attributes::default()
+                };
                 self.set_attributes(&place, &writable)?;
             }
             made => made.map_err(|source| io_error(&place.path, "making the directory", source))?,
         }
         let iv = self.dir_iv(&place.stored)?;
-        Ok(WriteDir { path: place.path, stored: place.stored, iv })
+        Ok(WriteDir {
+            path: place.path,
+            stored: place.stored,
+            iv,
+        })
     }
 
     /// Sets the attributes of a directory, after everything in it was written.
@@ -130,7 +156,11 @@ impl<S: WriteStore> VaultWriter<S> {
     /// # Errors
     /// [`Error::Io`].
     pub fn finish_dir(&self, dir: &WriteDir, attributes: &Attributes) -> Result<()> {
-        let place = Place { path: dir.path.clone(), stored: dir.stored.clone(), long: None };
+        let place = Place {
+            path: dir.path.clone(),
+            stored: dir.stored.clone(),
+            long: None,
+        };
         self.set_attributes(&place, &self.seal_attributes(attributes)?)
     }
 
@@ -147,11 +177,21 @@ impl<S: WriteStore> VaultWriter<S> {
     ) -> Result<()> {
         let place = self.place(parent, name)?;
         let failed = |source| io_error(&place.path, "writing", source);
-        let damaged = |source| Error::File { path: place.path.clone(), source };
+        let damaged = |source| Error::File {
+            path: place.path.clone(),
+            source,
+        };
         let attributes = self.seal_attributes(source.attributes)?;
         let pending = self.store.create().map_err(failed)?;
-        content::seal(&self.engine, &self.ciphers.content, source.content, source.len, &pending, progress)
-            .map_err(damaged)?;
+        content::seal(
+            &self.engine,
+            &self.ciphers.content,
+            source.content,
+            source.len,
+            &pending,
+            progress,
+        )
+        .map_err(damaged)?;
         if !(source.unchanged)() {
             return Err(damaged(chunk_cipher::Error::Changed));
         }
@@ -174,13 +214,19 @@ impl<S: WriteStore> VaultWriter<S> {
         let stored = if self.ciphers.names.scheme() == NameScheme::Plaintext {
             target.to_vec()
         } else {
-            self.ciphers.names.encode(&self.ciphers.content.seal_detached(target)?).into_bytes()
+            self.ciphers
+                .names
+                .encode(&self.ciphers.content.seal_detached(target)?)
+                .into_bytes()
         };
         self.put_long_name(&place)?;
         self.store
             .create_symlink(&stored, &place.stored)
             .map_err(|source| io_error(&place.path, "making the symlink", source))?;
-        let attributes = Attributes { modified: attributes.modified, ..Attributes::default() };
+        let attributes = Attributes {
+            modified: attributes.modified,
+            ..Attributes::default()
+        };
         self.set_attributes(&place, &attributes)
     }
 
@@ -218,7 +264,9 @@ impl<S: WriteStore> VaultWriter<S> {
         let fits = there.kind == Kind::File
             && there.len == expected
             && attributes.mode.is_none_or(|mode| mode == there.mode)
-            && attributes.modified.is_none_or(|modified| modified == there.modified);
+            && attributes
+                .modified
+                .is_none_or(|modified| modified == there.modified);
         if !fits {
             return Ok(false);
         }
@@ -227,7 +275,10 @@ impl<S: WriteStore> VaultWriter<S> {
         };
         let scanned = content.with(&self.ciphers.content, |file| self.engine.scan(file, &()));
         let scan = scanned.unwrap_or_else(|| Ok(Scan::default()));
-        let scan = scan.map_err(|source| Error::File { path: place.path.clone(), source })?;
+        let scan = scan.map_err(|source| Error::File {
+            path: place.path.clone(),
+            source,
+        })?;
         Ok(scan == Scan::default())
     }
 
@@ -246,8 +297,14 @@ impl<S: WriteStore> VaultWriter<S> {
             known.extend(place.long.map(|(file, _)| file));
             known.insert(place.stored);
         }
-        let listed = self.store.list(&dir.stored).map_err(|source| io_error(&dir.path, "listing", source))?;
-        Ok(listed.into_iter().map(|(name, _)| dir.stored.join(name)).find(|path| !known.contains(path)))
+        let listed = self
+            .store
+            .list(&dir.stored)
+            .map_err(|source| io_error(&dir.path, "listing", source))?;
+        Ok(listed
+            .into_iter()
+            .map(|(name, _)| dir.stored.join(name))
+            .find(|path| !known.contains(path)))
     }
 
     /// Removes the file or symlink `name` in `parent`, which an interrupted run left.
@@ -256,7 +313,9 @@ impl<S: WriteStore> VaultWriter<S> {
     /// [`Error::Name`] where `name` is none, [`Error::Io`] where it is not there.
     pub fn remove(&self, parent: &WriteDir, name: &[u8]) -> Result<()> {
         let place = self.place(parent, name)?;
-        self.store.remove_file(&place.stored).map_err(|source| io_error(&place.path, "removing", source))
+        self.store
+            .remove_file(&place.stored)
+            .map_err(|source| io_error(&place.path, "removing", source))
     }
 
     /// Makes the vault complete, once everything written would survive a power cut.
@@ -267,12 +326,17 @@ impl<S: WriteStore> VaultWriter<S> {
         let conf = Path::new(CONF_NAME);
         let failed = |source| io_error(conf, "completing", source);
         self.store.sync().map_err(failed)?;
-        self.store.rename(Path::new(PARTIAL_CONF_NAME), conf).map_err(failed)?;
+        self.store
+            .rename(Path::new(PARTIAL_CONF_NAME), conf)
+            .map_err(failed)?;
         self.store.sync().map_err(failed)
     }
 
     fn place(&self, parent: &WriteDir, name: &[u8]) -> Result<Place> {
-        let stored = self.ciphers.stored_name(name, &parent.iv).map_err(|error| error.at(&parent.path))?;
+        let stored = self
+            .ciphers
+            .stored_name(name, &parent.iv)
+            .map_err(|error| error.at(&parent.path))?;
         let reserved = [CONF_NAME, PARTIAL_CONF_NAME].map(str::as_bytes);
         if parent.path.as_os_str().is_empty() && reserved.contains(&stored.file().as_bytes()) {
             return Err(Error::name(name, "is a name of the vault's own files; rename it"));
@@ -281,13 +345,17 @@ impl<S: WriteStore> VaultWriter<S> {
         Ok(Place {
             path: parent.path.join(std::ffi::OsStr::from_bytes(name)),
             stored: parent.stored.join(stored.file()),
-            long: long.as_ref().map(|(file, full)| (parent.stored.join(file), full.clone())),
+            long: long
+                .as_ref()
+                .map(|(file, full)| (parent.stored.join(file), full.clone())),
         })
     }
 
     /// Writes the file with the long name, before the entry it is for.
     fn put_long_name(&self, place: &Place) -> Result<()> {
-        let Some((file, full)) = &place.long else { return Ok(()) };
+        let Some((file, full)) = &place.long else {
+            return Ok(());
+        };
         match self.put(file, full.as_bytes(), PUBLIC_MODE) {
             // Left by an interrupted run: the hash in its own name says what it holds.
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -315,8 +383,14 @@ impl<S: WriteStore> VaultWriter<S> {
     }
 
     fn seal_attributes(&self, attributes: &Attributes) -> Result<Attributes> {
-        let xattrs = attributes.xattrs.iter().map(|(name, value)| self.ciphers.seal_xattr(name, value));
-        Ok(Attributes { xattrs: xattrs.collect::<Result<_>>()?, ..attributes.clone() })
+        let xattrs = attributes
+            .xattrs
+            .iter()
+            .map(|(name, value)| self.ciphers.seal_xattr(name, value));
+        Ok(Attributes {
+            xattrs: xattrs.collect::<Result<_>>()?,
+            ..attributes.clone()
+        })
     }
 
     fn set_attributes(&self, place: &Place, attributes: &Attributes) -> Result<()> {
@@ -349,5 +423,13 @@ fn put(store: &impl WriteStore, path: &Path, content: &[u8], mode: u32) -> Resul
     let failed = |source| io_error(path, "writing", source);
     let pending = store.create().map_err(failed)?;
     pending.write_all_at(0, content).map_err(failed)?;
-    pending.commit(path, &Attributes { mode: Some(mode), ..Attributes::default() }).map_err(failed)
+    pending
+        .commit(
+            path,
+            &Attributes {
+                mode: Some(mode),
+                ..Attributes::default()
+            },
+        )
+        .map_err(failed)
 }

@@ -110,8 +110,7 @@ impl Error {
             Self::Engine(source)
             | Self::File { source, .. }
             | Self::Vault {
-                source:
-                    gocryptfs_core::Error::File { source, .. } | gocryptfs_core::Error::Cipher { source },
+                source: gocryptfs_core::Error::File { source, .. } | gocryptfs_core::Error::Cipher { source },
                 ..
             } => source,
             _ => return false,
@@ -120,11 +119,18 @@ impl Error {
     }
 
     pub(crate) fn io(path: &Path, action: &'static str, source: io::Error) -> Self {
-        Self::Io { path: path.to_path_buf(), action, source }
+        Self::Io {
+            path: path.to_path_buf(),
+            action,
+            source,
+        }
     }
 
     /// For `map_err`: an error of the vault at `path`.
     pub(crate) fn vault(path: &Path) -> impl Fn(gocryptfs_core::Error) -> Self + use<'_> {
-        |source| Self::Vault { path: path.to_path_buf(), source }
+        |source| Self::Vault {
+            path: path.to_path_buf(),
+            source,
+        }
     }
 }

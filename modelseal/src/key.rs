@@ -59,11 +59,19 @@ impl FromStr for KeyRef {
         let inner = || -> Result<Box<Self>> {
             let inner = Box::new(rest.parse::<Self>()?);
             match *inner {
-                Self::Hex(_) | Self::Base64(_) | Self::MasterKey(_) => Err(bad("only one decoder may be named")),
+                Self::Hex(_) | Self::Base64(_) | Self::MasterKey(_) => {
+                    Err(bad("only one decoder may be named"))
+                }
                 _ => Ok(inner),
             }
         };
-        let named = |what| if rest.is_empty() { Err(bad(what)) } else { Ok(rest.to_owned()) };
+        let named = |what| {
+            if rest.is_empty() {
+                Err(bad(what))
+            } else {
+                Ok(rest.to_owned())
+            }
+        };
         Ok(match scheme {
             "file" => Self::File(named("file: names no path")?.into()),
             "env" => Self::Env(named("env: names no variable")?),
@@ -100,7 +108,10 @@ pub struct Key {
 
 enum KeyKind {
     /// What scrypt stretches. `binary` says that it was decoded, as the secret of a FIDO2 token would be.
-    Password { bytes: Zeroizing<Vec<u8>>, binary: bool },
+    Password {
+        bytes: Zeroizing<Vec<u8>>,
+        binary: bool,
+    },
     MasterKey(MasterKey),
 }
 
@@ -108,19 +119,25 @@ impl Key {
     /// A password, as it is.
     #[must_use]
     pub fn from_password(bytes: Zeroizing<Vec<u8>>) -> Self {
-        Self { kind: KeyKind::Password { bytes, binary: false } }
+        Self {
+            kind: KeyKind::Password { bytes, binary: false },
+        }
     }
 
     /// A binary key: a password, or the secret of a FIDO2 token.
     #[must_use]
     pub fn from_binary(bytes: Zeroizing<Vec<u8>>) -> Self {
-        Self { kind: KeyKind::Password { bytes, binary: true } }
+        Self {
+            kind: KeyKind::Password { bytes, binary: true },
+        }
     }
 
     /// The master key of a vault.
     #[must_use]
     pub fn from_master_key(key: MasterKey) -> Self {
-        Self { kind: KeyKind::MasterKey(key) }
+        Self {
+            kind: KeyKind::MasterKey(key),
+        }
     }
 
     /// The password.
@@ -130,9 +147,9 @@ impl Key {
     pub fn password(&self) -> Result<&[u8]> {
         match &self.kind {
             KeyKind::Password { bytes, .. } => Ok(bytes),
-            KeyKind::MasterKey(_) => {
-                Err(Error::KeyKind { what: "a new key is a password, not a masterkey: reference" })
-            }
+            KeyKind::MasterKey(_) => Err(Error::KeyKind {
+                what: "a new key is a password, not a masterkey: reference",
+            }),
         }
     }
 
@@ -157,7 +174,9 @@ impl Key {
     /// Why this key would be guessed sooner than the cipher is broken, if it would.
     #[must_use]
     pub fn weakness(&self) -> Option<&'static str> {
-        let KeyKind::Password { bytes, .. } = &self.kind else { return None };
+        let KeyKind::Password { bytes, .. } = &self.kind else {
+            return None;
+        };
         let lower: Zeroizing<Vec<u8>> = Zeroizing::new(bytes.to_ascii_lowercase());
         let contains = |word: &&[u8]| lower.windows(word.len()).any(|part| part == *word);
         if COMMON.iter().any(contains) && bytes.len() < 24 {
@@ -182,7 +201,16 @@ const STRONG_BITS: u32 = 64;
 
 /// Parts of the keys that are guessed first.
 const COMMON: [&[u8]; 10] = [
-    b"password", b"passw0rd", b"12345", b"qwerty", b"letmein", b"secret", b"admin", b"welcome", b"changeme", b"abc123",
+    b"password",
+    b"passw0rd",
+    b"12345",
+    b"qwerty",
+    b"letmein",
+    b"secret",
+    b"admin",
+    b"welcome",
+    b"changeme",
+    b"abc123",
 ];
 
 /// A rough upper bound of the bits in `key`: characters that differ from the one before and do not continue a
@@ -192,19 +220,34 @@ fn guess_bits(key: &[u8]) -> u32 {
         (key.iter().any(u8::is_ascii_digit), 10),
         (key.iter().any(u8::is_ascii_lowercase), 26),
         (key.iter().any(u8::is_ascii_uppercase), 26),
-        (key.iter().any(|byte| byte.is_ascii_punctuation() || *byte == b' '), 33),
-        (key.iter().any(|byte| byte.is_ascii_control() || !byte.is_ascii()), 128),
+        (
+            key.iter()
+                .any(|byte| byte.is_ascii_punctuation() || *byte == b' '),
+            33,
+        ),
+        (
+            key.iter().any(|byte| byte.is_ascii_control() || !byte.is_ascii()),
+            128,
+        ),
     ]
     .iter()
     .map(|(present, size)| if *present { *size } else { 0 })
     .sum();
-    let telling = key.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) > 1).count() + usize::from(!key.is_empty());
+    let telling = key
+        .windows(2)
+        .filter(|pair| pair[0].abs_diff(pair[1]) > 1)
+        .count()
+        + usize::from(!key.is_empty());
     let mut seen = [false; 256];
     key.iter().for_each(|byte| seen[usize::from(*byte)] = true);
     let distinct = seen.iter().filter(|seen| **seen).count();
     // A key of few distinct characters has no more bits a character than those tell.
-    let size = alphabet.min(u32::try_from(distinct * distinct).unwrap_or(u32::MAX)).max(1);
-    u32::try_from(telling).unwrap_or(u32::MAX).saturating_mul(size.ilog2().max(1))
+    let size = alphabet
+        .min(u32::try_from(distinct * distinct).unwrap_or(u32::MAX))
+        .max(1);
+    u32::try_from(telling)
+        .unwrap_or(u32::MAX)
+        .saturating_mul(size.ilog2().max(1))
 }
 
 impl KeyRef {
@@ -216,7 +259,8 @@ impl KeyRef {
         match self {
             Self::Hex(inner) => {
                 let line = inner.line(prompt, confirm)?;
-                let bytes = decode_hex(&line).ok_or_else(|| self.error("is not an even number of hexadecimal digits"))?;
+                let bytes = decode_hex(&line)
+                    .ok_or_else(|| self.error("is not an even number of hexadecimal digits"))?;
                 Ok(Key::from_binary(self.not_empty(bytes)?))
             }
             Self::Base64(inner) => {
@@ -239,7 +283,11 @@ impl KeyRef {
     }
 
     fn not_empty(&self, bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>> {
-        if bytes.is_empty() { Err(self.error("leads to an empty key")) } else { Ok(bytes) }
+        if bytes.is_empty() {
+            Err(self.error("leads to an empty key"))
+        } else {
+            Ok(bytes)
+        }
     }
 
     /// The first line of what this refers to, without its newline.
@@ -251,18 +299,25 @@ impl KeyRef {
             }
             Self::Env(name) => {
                 use std::os::unix::ffi::OsStringExt;
-                let value = std::env::var_os(name).ok_or_else(|| self.error("names a variable that is not set"))?;
+                let value =
+                    std::env::var_os(name).ok_or_else(|| self.error("names a variable that is not set"))?;
                 let value = Zeroizing::new(value.into_vec());
                 self.first_line(value.as_slice())
             }
             Self::Cmd(command) => self.run(command),
-            Self::Prompt => ask(prompt, confirm).map_err(|source| self.io("needs a terminal to ask on", source))?,
+            Self::Prompt => {
+                ask(prompt, confirm).map_err(|source| self.io("needs a terminal to ask on", source))?
+            }
             Self::Hex(_) | Self::Base64(_) | Self::MasterKey(_) => Err(self.error("names two decoders")),
         }
     }
 
     fn run(&self, command: &str) -> Result<Zeroizing<Vec<u8>>> {
-        let spawned = Command::new("sh").arg("-c").arg(command).stdout(Stdio::piped()).spawn();
+        let spawned = Command::new("sh")
+            .arg("-c")
+            .arg(command)
+            .stdout(Stdio::piped())
+            .spawn();
         let mut child = spawned.map_err(|source| self.io("cannot be run", source))?;
         let line = match child.stdout.take() {
             Some(stdout) => self.first_line(stdout),
@@ -302,17 +357,29 @@ impl KeyRef {
     }
 
     fn error(&self, what: &str) -> Error {
-        Error::Key { reference: self.to_string(), what: what.to_owned(), source: None }
+        Error::Key {
+            reference: self.to_string(),
+            what: what.to_owned(),
+            source: None,
+        }
     }
 
     fn io(&self, what: &str, source: io::Error) -> Error {
-        Error::Key { reference: self.to_string(), what: what.to_owned(), source: Some(source) }
+        Error::Key {
+            reference: self.to_string(),
+            what: what.to_owned(),
+            source: Some(source),
+        }
     }
 }
 
 /// Decodes hexadecimal digits of either case.
 fn decode_hex(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let digit = |byte: u8| (byte as char).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let digit = |byte: u8| {
+        (byte as char)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
     let mut bytes = Zeroizing::new(Vec::with_capacity(text.len() / 2));
     for pair in text.chunks(2) {
         let [high, low] = *pair else { return None };
@@ -328,7 +395,9 @@ fn ask(prompt: &str, confirm: bool) -> io::Result<Result<Zeroizing<Vec<u8>>>> {
     if confirm {
         let second = ask_once(&mut terminal, &format!("{prompt} (again)"))?;
         if *first != *second {
-            return Ok(Err(KeyRef::Prompt.error("was answered differently the second time")));
+            return Ok(Err(
+                KeyRef::Prompt.error("was answered differently the second time")
+            ));
         }
     }
     Ok(KeyRef::Prompt.first_line(first.as_slice()))

@@ -23,7 +23,11 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { scrypt_memory: DEFAULT_SCRYPT_MEMORY, read_mode: ReadMode::Auto, engine: Engine::default() }
+        Self {
+            scrypt_memory: DEFAULT_SCRYPT_MEMORY,
+            read_mode: ReadMode::Auto,
+            engine: Engine::default(),
+        }
     }
 }
 
@@ -114,7 +118,8 @@ pub fn change_password(
     let store = open_store(path)?;
     let mut conf = conf(&store, path)?;
     let (_, master) = unlock(store.clone(), conf.clone(), key, options).map_err(Error::vault(path))?;
-    conf.change_password(&master, new_key.password()?, scrypt_log_n).map_err(Error::vault(path))?;
+    conf.change_password(&master, new_key.password()?, scrypt_log_n)
+        .map_err(Error::vault(path))?;
     replace_conf(&store, &conf).map_err(Error::vault(path))
 }
 
@@ -140,7 +145,12 @@ pub(crate) fn open_store(path: &Path) -> Result<LocalStore> {
 
 fn conf(store: &LocalStore, path: &Path) -> Result<Conf> {
     read_conf(store).map_err(|error| match error {
-        gocryptfs_core::Error::NotAVault { .. } => Error::NotSealed { path: path.to_path_buf() },
-        other => Error::Vault { path: path.to_path_buf(), source: other },
+        gocryptfs_core::Error::NotAVault { .. } => Error::NotSealed {
+            path: path.to_path_buf(),
+        },
+        other => Error::Vault {
+            path: path.to_path_buf(),
+            source: other,
+        },
     })
 }

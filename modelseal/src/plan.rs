@@ -32,7 +32,7 @@ pub(crate) struct PlanDir {
 pub(crate) enum PlanEntry {
     Dir(PlanDir),
     File { source: PathBuf, len: u64 },
-    Symlink { source: PathBuf, target: PathBuf, modified: SystemTime },
+    Symlink { target: PathBuf, modified: SystemTime },
 }
 
 /// Number of files below a directory, and their bytes.
@@ -53,7 +53,11 @@ impl PlanDir {
             });
         }
         let real = fs::canonicalize(root).map_err(|source| Error::io(root, "resolving", source))?;
-        let mut planner = Planner { symlinks, root: real.clone(), within: Vec::new() };
+        let mut planner = Planner {
+            symlinks,
+            root: real.clone(),
+            within: Vec::new(),
+        };
         planner.dir(root.to_path_buf(), &real, &metadata)
     }
 
@@ -62,10 +66,16 @@ impl PlanDir {
         self.entries.iter().fold(Size::default(), |size, (_, entry)| {
             let more = match entry {
                 PlanEntry::Dir(dir) => dir.size(),
-                PlanEntry::File { len, .. } => Size { files: 1, bytes: *len },
+                PlanEntry::File { len, .. } => Size {
+                    files: 1,
+                    bytes: *len,
+                },
                 PlanEntry::Symlink { .. } => Size::default(),
             };
-            Size { files: size.files + more.files, bytes: size.bytes.saturating_add(more.bytes) }
+            Size {
+                files: size.files + more.files,
+                bytes: size.bytes.saturating_add(more.bytes),
+            }
         })
     }
 }
@@ -82,7 +92,10 @@ impl Planner {
     fn dir(&mut self, source: PathBuf, real: &Path, metadata: &Metadata) -> Result<PlanDir> {
         let id = (metadata.dev(), metadata.ino());
         if self.within.contains(&id) {
-            return Err(Error::Source { path: source, what: "it is a link to a directory that it lies in" });
+            return Err(Error::Source {
+                path: source,
+                what: "it is a link to a directory that it lies in",
+            });
         }
         self.within.push(id);
         let failed = |error| Error::io(&source, "listing", error);
@@ -95,7 +108,12 @@ impl Planner {
         entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         self.within.pop();
         let modified = modified(&source, metadata)?;
-        Ok(PlanDir { mode: metadata.mode() & 0o777, modified, source, entries })
+        Ok(PlanDir {
+            mode: metadata.mode() & 0o777,
+            modified,
+            source,
+            entries,
+        })
     }
 
     fn entry(&mut self, source: PathBuf, real: PathBuf) -> Result<PlanEntry> {
@@ -107,7 +125,7 @@ impl Planner {
         let target = fs::read_link(&source).map_err(failed)?;
         if !self.leaves(&real, &target) || self.symlinks == Symlinks::Keep {
             let modified = modified(&source, &metadata)?;
-            return Ok(PlanEntry::Symlink { source, target, modified });
+            return Ok(PlanEntry::Symlink { target, modified });
         }
         if self.symlinks == Symlinks::Refuse {
             return Err(Error::Source {
@@ -132,7 +150,10 @@ impl Planner {
             return self.dir(source, real, metadata).map(PlanEntry::Dir);
         }
         if kind.is_file() {
-            return Ok(PlanEntry::File { source, len: metadata.len() });
+            return Ok(PlanEntry::File {
+                source,
+                len: metadata.len(),
+            });
         }
         let what = if kind.is_fifo() {
             "it is a pipe; only files, directories and links are"
@@ -146,7 +167,10 @@ impl Planner {
 
     /// Whether the link at `real` leads out of the tree, as the sealed tree would see it. An absolute target does.
     fn leaves(&self, real: &Path, target: &Path) -> bool {
-        let Some(parent) = real.parent().and_then(|parent| parent.strip_prefix(&self.root).ok()) else {
+        let Some(parent) = real
+            .parent()
+            .and_then(|parent| parent.strip_prefix(&self.root).ok())
+        else {
             // Behind a link that was followed: nothing there keeps its place.
             return true;
         };
@@ -168,5 +192,7 @@ impl Planner {
 }
 
 fn modified(path: &Path, metadata: &Metadata) -> Result<SystemTime> {
-    metadata.modified().map_err(|source| Error::io(path, "reading the time of", source))
+    metadata
+        .modified()
+        .map_err(|source| Error::io(path, "reading the time of", source))
 }

@@ -20,7 +20,7 @@ use crate::plan::{PlanDir, PlanEntry, Symlinks};
 use crate::{Progress, Summary};
 
 /// How a directory is sealed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SealOptions {
     /// What the vault shall be like.
     pub conf: ConfOptions,
@@ -28,8 +28,22 @@ pub struct SealOptions {
     pub symlinks: Symlinks,
     /// Goes on with what an interrupted run left in the destination.
     pub resume: bool,
+    /// Memory that the scrypt parameters of a run to be resumed may ask for, in bytes: 1 GiB unless set.
+    pub scrypt_memory: u64,
     /// The threads that encrypt.
     pub engine: Engine,
+}
+
+impl Default for SealOptions {
+    fn default() -> Self {
+        Self {
+            conf: ConfOptions::default(),
+            symlinks: Symlinks::default(),
+            resume: false,
+            scrypt_memory: DEFAULT_SCRYPT_MEMORY,
+            engine: Engine::default(),
+        }
+    }
 }
 
 /// Seals the directory `source` into `destination`, a directory that is empty or not there yet.
@@ -53,7 +67,12 @@ pub fn seal(
     let writer = start(destination, key, options)?;
     let size = plan.size();
     progress.begin(size.files, size.bytes);
-    let job = Job { writer: &writer, destination, resume: options.resume, progress };
+    let job = Job {
+        writer: &writer,
+        destination,
+        resume: options.resume,
+        progress,
+    };
     let root = writer.root().map_err(Error::vault(destination))?;
     let mut tree = Tree::default();
     job.make_dirs(&plan, root, &mut tree)?;
@@ -62,15 +81,21 @@ pub fn seal(
         tree.files.into_par_iter().with_max_len(1).try_for_each(|file| {
             let was_kept = job.file(&file)?;
             kept.fetch_add(u64::from(was_kept), Ordering::Relaxed);
-            Ok(())
+            Ok::<_, Error>(())
         })
     })??;
     // What lies deeper comes first, so that no directory changes after its times are set.
     for (dir, plan) in tree.dirs.iter().rev() {
         let opened = File::open(&plan.source).map_err(|error| Error::io(&plan.source, "opening", error))?;
         let xattrs = xattrs(&opened, &plan.source)?;
-        let attributes = Attributes { mode: Some(plan.mode), modified: Some(plan.modified), xattrs };
-        writer.finish_dir(dir, &attributes).map_err(Error::vault(destination))?;
+        let attributes = Attributes {
+            mode: Some(plan.mode),
+            modified: Some(plan.modified),
+            xattrs,
+        };
+        writer
+            .finish_dir(dir, &attributes)
+            .map_err(Error::vault(destination))?;
     }
     writer.finish().map_err(Error::vault(destination))?;
     Ok(Summary {
@@ -85,7 +110,9 @@ pub fn seal(
 /// Refuses a destination within its own source, which would be sealed into itself.
 fn refuse_nested(source: &Path, destination: &Path) -> Result<()> {
     let real = |path: &Path| fs::canonicalize(path).ok();
-    let parent = destination.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = destination
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     let outer = real(destination).or_else(|| real(parent.unwrap_or(Path::new("."))));
     match (real(source), outer) {
         (Some(source), Some(outer)) if outer.starts_with(&source) => Err(Error::Source {
@@ -143,7 +170,8 @@ fn unlock_partial(conf: &Conf, key: &Key, options: &SealOptions, destination: &P
             what: format!("it was begun with other options (its flags are {flags}); use the same ones"),
         });
     }
-    conf.unlock(key.password()?, DEFAULT_SCRYPT_MEMORY).map_err(Error::vault(destination))
+    conf.unlock(key.password()?, options.scrypt_memory)
+        .map_err(Error::vault(destination))
 }
 
 /// What is left to do once all directories are there.
@@ -190,16 +218,30 @@ impl Job<'_> {
                     self.make_dirs(child, made, tree)?;
                 }
                 PlanEntry::File { source, .. } => {
-                    tree.files.push(FileJob { parent: dir.clone(), name, source });
+                    tree.files.push(FileJob {
+                        parent: dir.clone(),
+                        name,
+                        source,
+                    });
                 }
-                PlanEntry::Symlink { source: _, target, modified } => {
+                PlanEntry::Symlink { target, modified } => {
                     tree.symlinks += 1;
-                    if self.writer.existing(&dir, name.as_bytes()).map_err(&vault)?.is_some() {
+                    if self
+                        .writer
+                        .existing(&dir, name.as_bytes())
+                        .map_err(&vault)?
+                        .is_some()
+                    {
                         self.writer.remove(&dir, name.as_bytes()).map_err(&vault)?;
                     }
-                    let attributes = Attributes { modified: Some(*modified), ..Attributes::default() };
+                    let attributes = Attributes {
+                        modified: Some(*modified),
+                        ..Attributes::default()
+                    };
                     let target = target.as_os_str().as_bytes();
-                    self.writer.write_symlink(&dir, name.as_bytes(), target, &attributes).map_err(&vault)?;
+                    self.writer
+                        .write_symlink(&dir, name.as_bytes(), target, &attributes)
+                        .map_err(&vault)?;
                 }
             }
         }
@@ -220,31 +262,55 @@ impl Job<'_> {
         let name = job.name.as_bytes();
         let vault = Error::vault(self.destination);
         if self.resume && self.writer.existing(&job.parent, name).map_err(&vault)?.is_some() {
-            if self.writer.is_complete(&job.parent, name, before.len(), &attributes).map_err(&vault)? {
+            if self
+                .writer
+                .is_complete(&job.parent, name, before.len(), &attributes)
+                .map_err(&vault)?
+            {
                 self.progress.advance(before.len());
                 return Ok(true);
             }
             self.writer.remove(&job.parent, name).map_err(&vault)?;
         }
         let content = LocalFile::new(file, ReadMode::Copy).map_err(failed)?;
-        let unchanged = || content.file().metadata().is_ok_and(|now| stamp(&now) == stamp(&before));
-        let source =
-            Source { content: &content, len: before.len(), attributes: &attributes, unchanged: &unchanged };
-        self.writer.write_file(&job.parent, name, &source, self.progress).map_err(|error| match error {
-            // What is wrong is with the source: name that.
-            gocryptfs_core::Error::File {
-                source: source @ (chunk_cipher::Error::Changed | chunk_cipher::Error::Read { .. }),
-                ..
-            } => Error::File { path: job.source.to_path_buf(), source },
-            other => vault(other),
-        })?;
+        let unchanged = || {
+            content
+                .file()
+                .metadata()
+                .is_ok_and(|now| stamp(&now) == stamp(&before))
+        };
+        let source = Source {
+            content: &content,
+            len: before.len(),
+            attributes: &attributes,
+            unchanged: &unchanged,
+        };
+        self.writer
+            .write_file(&job.parent, name, &source, self.progress)
+            .map_err(|error| match error {
+                // What is wrong is with the source: name that.
+                gocryptfs_core::Error::File {
+                    source: source @ (chunk_cipher::Error::Changed | chunk_cipher::Error::Read { .. }),
+                    ..
+                } => Error::File {
+                    path: job.source.to_path_buf(),
+                    source,
+                },
+                other => vault(other),
+            })?;
         Ok(false)
     }
 }
 
 /// What differs once somebody wrote to a file.
 fn stamp(metadata: &Metadata) -> (u64, i64, i64, i64, i64) {
-    (metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec())
+    (
+        metadata.len(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.ctime(),
+        metadata.ctime_nsec(),
+    )
 }
 
 /// The extended attributes that a vault can hold: the user's, and access control lists.

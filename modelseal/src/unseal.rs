@@ -46,18 +46,29 @@ pub fn unseal(
     let store = start(destination, options)?;
     progress.begin(plan.files.len() as u64, plan.bytes);
     let xattrs = OnceLock::new();
-    let job = Job { model, location, store: &store, destination, resume: options.resume, progress, xattrs };
+    let job = Job {
+        model,
+        location,
+        store: &store,
+        destination,
+        resume: options.resume,
+        progress,
+        xattrs,
+    };
     job.refuse_strangers(&plan)?;
     for entry in &plan.dirs {
         job.make_dir(entry)?;
     }
     let kept = AtomicU64::new(0);
     model.vault().engine().pool().run(|| {
-        (&plan.files).into_par_iter().with_max_len(1).try_for_each(|(entry, metadata)| {
-            let was_kept = job.file(entry, metadata)?;
-            kept.fetch_add(u64::from(was_kept), Ordering::Relaxed);
-            Ok(())
-        })
+        (&plan.files)
+            .into_par_iter()
+            .with_max_len(1)
+            .try_for_each(|(entry, metadata)| {
+                let was_kept = job.file(entry, metadata)?;
+                kept.fetch_add(u64::from(was_kept), Ordering::Relaxed);
+                Ok::<_, Error>(())
+            })
     })??;
     for entry in &plan.symlinks {
         job.symlink(entry)?;
@@ -134,7 +145,9 @@ impl Plan {
                         source: gocryptfs_core::Error::Io {
                             path: entry.path().to_path_buf(),
                             action: "unsealing",
-                            source: io::Error::other("the name is taken by what marks an incomplete destination"),
+                            source: io::Error::other(
+                                "the name is taken by what marks an incomplete destination",
+                            ),
                         },
                     });
                 }
@@ -176,7 +189,11 @@ struct Job<'a> {
 impl Job<'_> {
     fn write_error(&self, entry: &Entry, action: &'static str) -> impl Fn(io::Error) -> Error + use<> {
         let path = self.destination.join(entry.path());
-        move |source| Error::Io { path: path.clone(), action, source }
+        move |source| Error::Io {
+            path: path.clone(),
+            action,
+            source,
+        }
     }
 
     /// Refuses to resume where something lies in the destination that the model does not have.
@@ -195,7 +212,9 @@ impl Job<'_> {
         let mut dirs = vec![PathBuf::new()];
         while let Some(dir) = dirs.pop() {
             let listed = self.store.list(&dir);
-            for (name, kind) in listed.map_err(|error| Error::io(&self.destination.join(&dir), "listing", error))? {
+            for (name, kind) in
+                listed.map_err(|error| Error::io(&self.destination.join(&dir), "listing", error))?
+            {
                 let path = dir.join(name);
                 if !known.contains(path.as_path()) {
                     return Err(Error::Resume {
@@ -217,7 +236,10 @@ impl Job<'_> {
     fn make_dir(&self, entry: &Entry) -> Result<()> {
         match self.store.create_dir(entry.path()) {
             Err(error) if self.resume && error.kind() == io::ErrorKind::AlreadyExists => {
-                let writable = Attributes { mode: Some(0o700), ..Attributes::default() };
+                let writable = Attributes {
+                    mode: Some(0o700),
+                    ..Attributes::default()
+                };
                 self.store
                     .set_attributes(entry.path(), &writable)
                     .map_err(self.write_error(entry, "opening the directory"))
@@ -235,18 +257,25 @@ impl Job<'_> {
             if self.is_complete(entry, metadata)? {
                 return Ok(true);
             }
-            self.store.remove_file(entry.path()).map_err(self.write_error(entry, "removing"))?;
+            self.store
+                .remove_file(entry.path())
+                .map_err(self.write_error(entry, "removing"))?;
         }
         let failed = self.write_error(entry, "writing");
         let pending = self.store.create().map_err(&failed)?;
         pending.set_len(file.len()).map_err(&failed)?;
-        file.unseal(&pending, self.progress).map_err(|error| match error {
-            // What is wrong is with the destination: name that.
-            gocryptfs_core::Error::File { source: source @ chunk_cipher::Error::Write { .. }, .. } => {
-                Error::File { path: self.destination.join(entry.path()), source }
-            }
-            other => vault(other),
-        })?;
+        file.unseal(&pending, self.progress)
+            .map_err(|error| match error {
+                // What is wrong is with the destination: name that.
+                gocryptfs_core::Error::File {
+                    source: source @ chunk_cipher::Error::Write { .. },
+                    ..
+                } => Error::File {
+                    path: self.destination.join(entry.path()),
+                    source,
+                },
+                other => vault(other),
+            })?;
         pending.commit(entry.path(), &attributes).map_err(failed)?;
         Ok(false)
     }
@@ -260,11 +289,20 @@ impl Job<'_> {
         if (there.kind, there.len, there.modified) != (Kind::File, metadata.len, metadata.modified) {
             return Ok(false);
         }
-        let there = Compared { file: self.store.open(entry.path()).map_err(&failed)? };
-        let file = self.model.vault().open_file(entry).map_err(Error::vault(self.location))?;
+        let there = Compared {
+            file: self.store.open(entry.path()).map_err(&failed)?,
+        };
+        let file = self
+            .model
+            .vault()
+            .open_file(entry)
+            .map_err(Error::vault(self.location))?;
         match file.unseal(&there, self.progress) {
             Ok(()) => Ok(true),
-            Err(gocryptfs_core::Error::File { source: chunk_cipher::Error::Write { .. }, .. }) => Ok(false),
+            Err(gocryptfs_core::Error::File {
+                source: chunk_cipher::Error::Write { .. },
+                ..
+            }) => Ok(false),
             Err(other) => Err(Error::vault(self.location)(other)),
         }
     }
@@ -277,13 +315,24 @@ impl Job<'_> {
         if self.resume && self.store.metadata(entry.path()).is_ok() {
             self.store.remove_file(entry.path()).map_err(&failed)?;
         }
-        self.store.create_symlink(&target, entry.path()).map_err(&failed)?;
-        let attributes = Attributes { modified: Some(metadata.modified), ..Attributes::default() };
-        self.store.set_attributes(entry.path(), &attributes).map_err(failed)
+        self.store
+            .create_symlink(&target, entry.path())
+            .map_err(&failed)?;
+        let attributes = Attributes {
+            modified: Some(metadata.modified),
+            ..Attributes::default()
+        };
+        self.store
+            .set_attributes(entry.path(), &attributes)
+            .map_err(failed)
     }
 
     fn finish_dir(&self, entry: &Entry) -> Result<()> {
-        let metadata = self.model.vault().metadata(entry).map_err(Error::vault(self.location))?;
+        let metadata = self
+            .model
+            .vault()
+            .metadata(entry)
+            .map_err(Error::vault(self.location))?;
         let attributes = self.attributes(entry, &metadata)?;
         self.store
             .set_attributes(entry.path(), &attributes)
@@ -298,7 +347,11 @@ impl Job<'_> {
 
     /// The attributes of `entry`, as far as the destination can hold them and the model may ask for them.
     fn attributes(&self, entry: &Entry, metadata: &Metadata) -> Result<Attributes> {
-        let mut xattrs = self.model.vault().xattrs(entry).map_err(Error::vault(self.location))?;
+        let mut xattrs = self
+            .model
+            .vault()
+            .xattrs(entry)
+            .map_err(Error::vault(self.location))?;
         // Nothing that the system gives a meaning, such as capabilities.
         xattrs.retain(|(name, _)| gocryptfs_core::is_sealable_xattr(name));
         if !xattrs.is_empty() && !*self.xattrs.get_or_init(|| self.store.supports_xattrs()) {
@@ -308,7 +361,11 @@ impl Job<'_> {
             ));
             xattrs.clear();
         }
-        Ok(Attributes { mode: Some(metadata.mode & 0o777), modified: Some(metadata.modified), xattrs })
+        Ok(Attributes {
+            mode: Some(metadata.mode & 0o777),
+            modified: Some(metadata.modified),
+            xattrs,
+        })
     }
 }
 
@@ -322,6 +379,10 @@ impl WriteAt for Compared {
     fn write_all_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         let mut there = vec![0; buf.len()];
         self.file.read_exact_at(offset, &mut there)?;
-        if there == buf { Ok(()) } else { Err(io::Error::other("differs")) }
+        if there == buf {
+            Ok(())
+        } else {
+            Err(io::Error::other("differs"))
+        }
     }
 }

@@ -130,8 +130,8 @@ impl Windows for Leased<'_> {
         let first_page = start / page * page;
         // SAFETY: both within the mapping, as checked above.
         let (pages, bytes) = unsafe { (data.add(first_page), data.add(start)) };
-        // SAFETY: the pages from there to `end` are mapped for as long as `self`.
         let pinned = if *pin {
+            // SAFETY: the pages from there to `end` are mapped for as long as `self`.
             unsafe { Pinned::new(pages, end - first_page) }
         } else {
             None

@@ -20,12 +20,18 @@ pub(crate) struct TestCodec {
 
 impl TestCodec {
     pub(crate) fn new(chunk_len: u32) -> Self {
-        Self::with(aead::new(Algorithm::Aes256GcmNonce16, &[7; 32]).unwrap(), chunk_len)
+        Self::with(
+            aead::new(Algorithm::Aes256GcmNonce16, &[7; 32]).unwrap(),
+            chunk_len,
+        )
     }
 
     pub(crate) fn with(aead: Box<dyn Aead>, chunk_len: u32) -> Self {
         let overhead = u32::try_from(aead.algorithm().nonce_len() + TAG_LEN).unwrap();
-        Self { aead, layout: Layout::new(HEADER_LEN, chunk_len, overhead) }
+        Self {
+            aead,
+            layout: Layout::new(HEADER_LEN, chunk_len, overhead),
+        }
     }
 
     /// Seals a file chunk by chunk, under nonces that count.
@@ -58,10 +64,12 @@ impl Codec for TestCodec {
         }
         let (nonce, rest) = stored.split_at(self.nonce_len());
         let (cipher, tag) = rest.split_last_chunk().unwrap();
-        self.aead.open(nonce, &index.to_le_bytes(), cipher, tag, plain).map_err(|error| {
-            assert!(matches!(error, Error::Authentication));
-            Error::Chunk { chunk: index }
-        })
+        self.aead
+            .open(nonce, &index.to_le_bytes(), cipher, tag, plain)
+            .map_err(|error| {
+                assert!(matches!(error, Error::Authentication));
+                Error::Chunk { chunk: index }
+            })
     }
 
     fn seal_chunk(&self, index: u64, nonce: &[u8], plain: &[u8], stored: &mut [u8]) -> Result<()> {

@@ -1,1 +1,53 @@
-fn main(){}
+//! The `modelseal` command.
+
+mod args;
+mod console;
+mod create;
+mod exit;
+mod keys;
+mod look;
+mod open;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use args::{Args, Command, KeyCommand};
+use console::Console;
+
+fn main() -> ExitCode {
+    // A core dump would hold keys and plaintext.
+    let _ = setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    );
+    let args = Args::parse();
+    let console = Console::new(&args.global);
+    match run(&args, &console) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            console.error(&error);
+            exit::of(&error).into()
+        }
+    }
+}
+
+fn run(args: &Args, console: &Console) -> Result<exit::Exit, exit::Failure> {
+    match &args.command {
+        Command::Encrypt(command) => create::encrypt(command, &args.global, console),
+        Command::Decrypt(command) => open::decrypt(command, &args.global, console),
+        Command::Ls(command) => look::ls(command, &args.global, console),
+        Command::Cat(command) => open::cat(command, &args.global),
+        Command::Info(command) => look::info(command, &args.global),
+        Command::Verify(command) => open::verify(command, &args.global, console),
+        Command::Passwd(command) => keys::passwd(command, &args.global, console),
+        Command::Key(KeyCommand::Generate(command)) => keys::generate(command),
+        Command::Key(KeyCommand::Export(command)) => keys::export(command, &args.global, console),
+        Command::Completions { shell } => args::completions(*shell),
+        Command::Man { directory } => args::man_pages(directory),
+    }
+}

@@ -1,0 +1,146 @@
+//! What a person sees: messages and progress on standard error, answers on standard output.
+
+use std::error::Error as StdError;
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use modelseal::{Key, KeyRef, Progress};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::args::Global;
+use crate::exit::Failure;
+
+/// Standard error, with a progress bar where it is a terminal.
+pub(crate) struct Console {
+    quiet: bool,
+    bar: ProgressBar,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Console {
+    pub(crate) fn new(global: &Global) -> Self {
+        let shown = !global.quiet && io::stderr().is_terminal();
+        let target = if shown {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        Self {
+            quiet: global.quiet,
+            bar: ProgressBar::with_draw_target(Some(0), target),
+            interrupted: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// From now on Ctrl-C and SIGTERM end the work at the next opportunity instead of killing the process, so that
+    /// nothing unfinished is left behind. A second one kills.
+    pub(crate) fn catch_signals(&self) {
+        for signal in [SIGINT, SIGTERM] {
+            let flag = Arc::clone(&self.interrupted);
+            let _ = signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag));
+            let _ = signal_hook::flag::register(signal, flag);
+        }
+    }
+
+    /// Whether one has come.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Prints an error with all its causes.
+    pub(crate) fn error(&self, error: &dyn StdError) {
+        self.bar.finish_and_clear();
+        let _ = writeln!(io::stderr(), "modelseal: {}", with_causes(error));
+    }
+
+    /// Prints what a person may want to know.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet {
+            self.bar.suspend(|| {
+                let _ = writeln!(io::stderr(), "modelseal: {text}");
+            });
+        }
+    }
+
+    /// Prints a line of a report, which `--quiet` does not silence.
+    pub(crate) fn damage(&self, text: &str) {
+        self.bar.suspend(|| {
+            let _ = writeln!(io::stdout(), "damaged: {text}");
+        });
+    }
+
+    /// Takes the progress bar away.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// Fetches the key to a model that is there.
+    pub(crate) fn key(&self, reference: &KeyRef) -> Result<Key, Failure> {
+        Ok(reference.resolve("Key", false)?)
+    }
+
+    /// Fetches a key for something new, and warns of a weak one.
+    pub(crate) fn new_key(&self, reference: &KeyRef) -> Result<Key, Failure> {
+        let key = reference.resolve("New key", true)?;
+        if let Some(weakness) = key.weakness() {
+            self.note(&format!("warning: {weakness}"));
+        }
+        Ok(key)
+    }
+}
+
+impl chunk_cipher::Progress for Console {
+    fn advance(&self, bytes: u64) -> bool {
+        self.bar.inc(bytes);
+        !self.is_interrupted()
+    }
+}
+
+impl Progress for Console {
+    fn begin(&self, files: u64, bytes: u64) {
+        // The template is a constant; a bar without it would do as well.
+        if let Ok(style) = ProgressStyle::with_template(
+            "{msg} {wide_bar} {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left",
+        ) {
+            self.bar.set_style(style);
+        }
+        self.bar.set_message(format!("{files} files"));
+        self.bar.set_length(bytes);
+        self.bar.reset();
+    }
+
+    fn warn(&self, warning: &str) {
+        self.note(&format!("warning: {warning}"));
+    }
+}
+
+/// Writes to standard output.
+pub(crate) fn print(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)
+        .and_then(|()| out.flush())
+        .map_err(Failure::Output)
+}
+
+/// Prints a JSON value on lines of its own.
+pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
+    print(format!("{value:#}\n").as_bytes())
+}
+
+/// A number of bytes for a person.
+pub(crate) fn bytes(count: u64) -> String {
+    indicatif::HumanBytes(count).to_string()
+}
+
+/// An error with all its causes, on one line.
+pub(crate) fn with_causes(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,117 @@
+//! What the command ends with.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use modelseal::gocryptfs;
+
+/// How the command ends. `--help` lists the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Success = 0,
+    Damaged = 1,
+    Key = 3,
+    Model = 4,
+    Io = 5,
+    Occupied = 6,
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why the command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Model(#[from] modelseal::Error),
+    #[error("{}", path.display())]
+    Vault {
+        path: PathBuf,
+        #[source]
+        source: gocryptfs::Error,
+    },
+    #[error("{action} {} failed", path.display())]
+    Io {
+        path: PathBuf,
+        action: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("writing to standard output failed")]
+    Output(#[source] io::Error),
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Failure {
+    pub(crate) fn io(path: &Path, action: &'static str, source: io::Error) -> Self {
+        Self::Io {
+            path: path.to_path_buf(),
+            action,
+            source,
+        }
+    }
+
+    /// For `map_err`: an error of the model at `path`.
+    pub(crate) fn vault(path: &Path) -> impl Fn(gocryptfs::Error) -> Self + use<'_> {
+        |source| Self::Vault {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+}
+
+/// The exit status that tells what kind of failure this is.
+pub(crate) fn of(failure: &Failure) -> Exit {
+    match failure {
+        Failure::Model(error) if error.is_cancelled() => Exit::Interrupted,
+        Failure::Model(error) => of_model(error),
+        Failure::Vault { source, .. } => of_vault(source),
+        Failure::Io { .. } | Failure::Output(_) => Exit::Io,
+        Failure::Interrupted => Exit::Interrupted,
+    }
+}
+
+fn of_model(error: &modelseal::Error) -> Exit {
+    use modelseal::Error;
+    match error {
+        Error::KeyRef { .. } | Error::Key { .. } | Error::KeyKind { .. } => Exit::Key,
+        Error::NotSealed { .. } => Exit::Model,
+        Error::Vault { source, .. } => of_vault(source),
+        Error::NotEmpty { .. } | Error::Resume { .. } => Exit::Occupied,
+        _ => Exit::Io,
+    }
+}
+
+fn of_vault(error: &gocryptfs::Error) -> Exit {
+    use gocryptfs::Error;
+    match error {
+        Error::At { source, .. } => of_vault(source),
+        Error::WrongPassword
+        | Error::WrongMasterKey
+        | Error::EmptyPassword
+        | Error::PasswordTooLong { .. }
+        | Error::Fido2Unsupported
+        | Error::Fido2Secret { .. }
+        | Error::MasterKeyText { .. } => Exit::Key,
+        Error::Name { .. }
+        | Error::LongName { .. }
+        | Error::DirIv { .. }
+        | Error::Header { .. }
+        | Error::Symlink { .. }
+        | Error::Xattr { .. }
+        | Error::Blocks { .. }
+        | Error::File {
+            source: chunk_cipher::Error::Chunk { .. },
+            ..
+        } => Exit::Damaged,
+        Error::Io { .. } | Error::File { .. } => Exit::Io,
+        Error::NotEmpty { .. } => Exit::Occupied,
+        _ => Exit::Model,
+    }
+}

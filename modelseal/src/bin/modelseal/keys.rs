@@ -1,0 +1,64 @@
+//! `passwd` and `key`.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use modelseal::{Model, change_password};
+use zeroize::Zeroizing;
+
+use crate::args::{Export, Generate, Global, Passwd};
+use crate::console::{self, Console};
+use crate::exit::{Exit, Failure};
+
+pub(crate) fn passwd(command: &Passwd, global: &Global, console: &Console) -> Result<Exit, Failure> {
+    let key = console.key(&command.sealed.key)?;
+    let new_key = console.new_key(&command.new_key)?;
+    let location = &command.sealed.location;
+    change_password(location, key, &new_key, command.scrypt_n, &global.open_options())?;
+    console.note("the password is changed; whoever kept the old gocryptfs.conf can still use the old one");
+    Ok(Exit::Success)
+}
+
+pub(crate) fn generate(command: &Generate) -> Result<Exit, Failure> {
+    let mut random = Zeroizing::new([0; 32]);
+    chunk_cipher::random::fill(random.as_mut_slice()).map_err(modelseal::Error::from)?;
+    let mut text = Zeroizing::new(vec![0; 44]);
+    // 32 bytes are 43 characters; the last place is the newline's.
+    let len = URL_SAFE_NO_PAD
+        .encode_slice(random.as_slice(), &mut text)
+        .unwrap_or(0);
+    text[len] = b'\n';
+    deliver(&text[..=len], command.output.as_deref())
+}
+
+pub(crate) fn export(command: &Export, global: &Global, console: &Console) -> Result<Exit, Failure> {
+    let key = console.key(&command.sealed.key)?;
+    let master = Model::master_key(&command.sealed.location, key, &global.open_options())?;
+    let mut text = master.to_export();
+    text.push('\n');
+    deliver(text.as_bytes(), command.output.as_deref())
+}
+
+/// Writes a secret to a new file that only its owner may read, or to standard output.
+fn deliver(secret: &[u8], output: Option<&Path>) -> Result<Exit, Failure> {
+    match output {
+        None => console::print(secret)?,
+        Some(path) => {
+            let failed = |source| Failure::io(path, "writing", source);
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)
+                .map_err(failed)?;
+            file.write_all(secret)
+                .and_then(|()| file.sync_all())
+                .map_err(failed)?;
+        }
+    }
+    Ok(Exit::Success)
+}

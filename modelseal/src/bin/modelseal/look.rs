@@ -1,0 +1,256 @@
+//! `ls` and `info`.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use modelseal::Model;
+use modelseal::gocryptfs::{Entry, Found, NameScheme};
+use modelseal::store::{Kind, Metadata};
+use serde_json::{Value, json};
+
+use crate::args::{Global, Info, Ls};
+use crate::console::{self, Console};
+use crate::exit::{Exit, Failure};
+
+pub(crate) fn ls(command: &Ls, global: &Global, console: &Console) -> Result<Exit, Failure> {
+    let location = &command.sealed.location;
+    let failed = Failure::vault(location);
+    let key = console.key(&command.sealed.key)?;
+    let model = Model::open(location, key, &global.open_options())?;
+    let vault = model.vault();
+    let start = vault.lookup(&command.path).map_err(&failed)?;
+    let mut lister = Lister {
+        model: &model,
+        console,
+        long: command.long,
+        json: global.json,
+        listed: Vec::new(),
+    };
+    if start.kind() != Kind::Dir {
+        lister.entry(&start).map_err(&failed)?;
+        return lister.finish();
+    }
+    let dir = vault.dir(&start).map_err(&failed)?;
+    if command.flat {
+        let listing = vault.list(&dir).map_err(&failed)?;
+        for entry in &listing.entries {
+            lister.entry(entry).map_err(&failed)?;
+        }
+        for (path, error) in listing.strays {
+            console.note(&format!(
+                "warning: {} is no part of the model: {error}",
+                path.display()
+            ));
+        }
+        return lister.finish();
+    }
+    for found in vault.walk(dir) {
+        match found {
+            Found::Entry(entry) => lister.entry(&entry).map_err(&failed)?,
+            Found::Stray(path, error) => {
+                console.note(&format!(
+                    "warning: {} is no part of the model: {error}",
+                    path.display()
+                ));
+            }
+            Found::Unreadable(_, error) => return Err(failed(error)),
+        }
+    }
+    lister.finish()
+}
+
+struct Lister<'a> {
+    model: &'a Model,
+    console: &'a Console,
+    long: bool,
+    json: bool,
+    listed: Vec<Value>,
+}
+
+impl Lister<'_> {
+    fn entry(&mut self, entry: &Entry) -> Result<(), modelseal::gocryptfs::Error> {
+        let vault = self.model.vault();
+        let details = if self.long || self.json {
+            let target = match entry.kind() {
+                Kind::Symlink => Some(vault.read_link(entry)?),
+                _ => None,
+            };
+            Some((vault.metadata(entry)?, target))
+        } else {
+            None
+        };
+        if self.json {
+            self.listed.push(to_json(entry, details));
+            return Ok(());
+        }
+        let mut line = Vec::new();
+        if let Some((metadata, _)) = &details {
+            line.extend_from_slice(long(metadata).as_bytes());
+        }
+        line.extend_from_slice(entry.path().as_os_str().as_bytes());
+        if entry.kind() == Kind::Dir {
+            line.push(b'/');
+        }
+        if let Some((_, Some(target))) = &details {
+            line.extend_from_slice(b" -> ");
+            line.extend_from_slice(target);
+        }
+        line.push(b'\n');
+        // A reader that has seen enough closes the pipe; that is no failure of listing.
+        let _ = std::io::stdout().lock().write_all(&line);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Exit, Failure> {
+        if self.json {
+            console::print_json(&Value::Array(self.listed))?;
+        }
+        self.console.finish();
+        Ok(Exit::Success)
+    }
+}
+
+fn to_json(entry: &Entry, details: Option<(Metadata, Option<Vec<u8>>)>) -> Value {
+    let kind = match entry.kind() {
+        Kind::File => "file",
+        Kind::Dir => "directory",
+        Kind::Symlink => "symlink",
+        Kind::Other => "other",
+    };
+    let mut value = json!({
+        "path": entry.path().to_string_lossy(),
+        "kind": kind,
+        "stored": entry.stored_path().to_string_lossy(),
+    });
+    if let Some((metadata, target)) = details {
+        value["mode"] = json!(format!("{:04o}", metadata.mode));
+        value["length"] = json!(metadata.len);
+        value["modified"] = json!(seconds(metadata.modified));
+        if let Some(target) = target {
+            value["target"] = json!(String::from_utf8_lossy(&target));
+        }
+    }
+    value
+}
+
+/// Permissions, length and time, as `ls -l` has them; the time in UTC.
+fn long(metadata: &Metadata) -> String {
+    let kind = match metadata.kind {
+        Kind::Dir => 'd',
+        Kind::Symlink => 'l',
+        Kind::File | Kind::Other => '-',
+    };
+    let mut text = String::from(kind);
+    for (bit, letter) in (0..9).rev().zip("rwxrwxrwx".chars()) {
+        text.push(if metadata.mode >> bit & 1 == 1 {
+            letter
+        } else {
+            '-'
+        });
+    }
+    let _ = write!(text, " {:>14} {} ", metadata.len, utc(seconds(metadata.modified)));
+    text
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+        Err(error) => {
+            let before = error.duration();
+            let whole = before
+                .as_secs()
+                .saturating_add(u64::from(before.subsec_nanos() > 0));
+            -i64::try_from(whole).unwrap_or(i64::MAX)
+        }
+    }
+}
+
+/// `YYYY-MM-DD hh:mm` of a Unix time, in the proleptic Gregorian calendar.
+fn utc(seconds: i64) -> String {
+    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Days are counted from 1 March of year 0, so that a leap day ends its year; 146,097 days are 400 years.
+    let days = days + 719_468;
+    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + i64::from(month <= 2);
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}",
+        rest / 3600,
+        rest / 60 % 60
+    )
+}
+
+pub(crate) fn info(command: &Info, global: &Global) -> Result<Exit, Failure> {
+    let conf = Model::inspect(&command.location)?;
+    let scrypt = conf.scrypt().params();
+    let names = match conf.flags().name_scheme() {
+        NameScheme::Encrypted => "encrypted, differently in every directory",
+        NameScheme::Deterministic => "encrypted, equally in every directory",
+        NameScheme::Plaintext => "as they are",
+    };
+    let content = conf.flags().content_cipher().to_string();
+    let flags: Vec<_> = conf.flags().names().collect();
+    if global.json {
+        console::print_json(&json!({
+            "format": "gocryptfs", "version": 2, "creator": conf.creator(),
+            "content": content, "names": names, "long_name_max": conf.long_name_max(), "flags": flags,
+            "scrypt": {"log_n": scrypt.log_n, "r": scrypt.r, "p": scrypt.p, "memory": scrypt.memory()},
+            "block_length": modelseal::gocryptfs::BLOCK_LEN,
+        }))?;
+        return Ok(Exit::Success);
+    }
+    let lines = [
+        ("format", "gocryptfs, version 2".to_owned()),
+        ("made by", conf.creator().escape_debug().to_string()),
+        (
+            "content",
+            format!("{content}, blocks of {} bytes", modelseal::gocryptfs::BLOCK_LEN),
+        ),
+        (
+            "names",
+            format!("{names}; hashed when longer than {} bytes", conf.long_name_max()),
+        ),
+        (
+            "scrypt",
+            format!(
+                "N = 2^{}, r = {}, p = {}: {} of memory",
+                scrypt.log_n,
+                scrypt.r,
+                scrypt.p,
+                console::bytes(scrypt.memory())
+            ),
+        ),
+        ("flags", flags.join(" ")),
+    ];
+    let text: String = lines
+        .iter()
+        .map(|(name, value)| format!("{name:8} {value}\n"))
+        .collect();
+    console::print(text.as_bytes())?;
+    Ok(Exit::Success)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::utc;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00"),
+            (951_782_400, "2000-02-29 00:00"),
+            (1_709_251_199, "2024-02-29 23:59"),
+            (1_709_251_200, "2024-03-01 00:00"),
+            (-1, "1969-12-31 23:59"),
+            (4_102_444_800, "2100-01-01 00:00"),
+        ] {
+            assert_eq!(utc(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! `decrypt`, `cat` and `verify`.
+
+use std::io::{self, Write};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use modelseal::{Buffer, Model, Progress, UnsealOptions, unseal};
+use serde_json::json;
+
+use crate::args::{Cat, Decrypt, Global, Verify};
+use crate::console::{self, Console};
+use crate::create::report;
+use crate::exit::{Exit, Failure};
+
+/// Plaintext bytes that `cat` has in memory at a time.
+const WINDOW: usize = 8 << 20;
+
+pub(crate) fn decrypt(command: &Decrypt, global: &Global, console: &Console) -> Result<Exit, Failure> {
+    let key = console.key(&command.sealed.key)?;
+    let location = &command.sealed.location;
+    console.catch_signals();
+    let begin = Instant::now();
+    let model = Model::open(location, key, &global.open_options())?;
+    let options = UnsealOptions {
+        resume: command.resume,
+    };
+    let summary = unseal(&model, location, &command.destination, &options, console)?;
+    report("unsealed", &summary, begin, global, console)
+}
+
+pub(crate) fn cat(command: &Cat, global: &Global) -> Result<Exit, Failure> {
+    let location = &command.sealed.location;
+    let failed = Failure::vault(location);
+    let key = command.sealed.key.resolve("Key", false)?;
+    let model = Model::open(location, key, &global.open_options())?;
+    let mut window =
+        Buffer::new(WINDOW).map_err(|source| Failure::io(location, "making room for", source))?;
+    let mut out = io::stdout().lock();
+    for path in &command.paths {
+        let file = model.file(path).map_err(&failed)?;
+        let mut offset = 0;
+        loop {
+            let len = file.read_at(offset, &mut window).map_err(&failed)?;
+            if len == 0 {
+                break;
+            }
+            out.write_all(&window[..len]).map_err(Failure::Output)?;
+            offset += len as u64;
+        }
+    }
+    out.flush().map_err(Failure::Output)?;
+    Ok(Exit::Success)
+}
+
+pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Result<Exit, Failure> {
+    let location = &command.sealed.location;
+    let failed = Failure::vault(location);
+    let key = console.key(&command.sealed.key)?;
+    let model = Model::open(location, key, &global.open_options())?;
+    let vault = model.vault();
+    let start = vault.lookup(&command.path).map_err(&failed)?;
+    let dir = vault.dir(&start).map_err(&failed)?;
+    console.catch_signals();
+    console.begin(0, 0);
+    let damages = Mutex::new(Vec::new());
+    let verified = vault.verify(dir, console, &|damage| {
+        let text = console::with_causes(&damage.error);
+        if global.json {
+            let damage = json!({"path": damage.path.to_string_lossy(), "error": text});
+            damages
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .push(damage);
+        } else {
+            console.damage(&text);
+        }
+    });
+    console.finish();
+    let verified = match verified {
+        Err(_) if console.is_interrupted() => return Err(Failure::Interrupted),
+        other => other.map_err(&failed)?,
+    };
+    if global.json {
+        let damages = damages
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        console::print_json(&json!({
+            "files": verified.files, "dirs": verified.dirs, "symlinks": verified.symlinks,
+            "bytes": verified.bytes, "holes": verified.holes, "damaged": damages,
+        }))?;
+    } else {
+        let text = format!(
+            "{} files, {} directories, {} symlinks, {}: {}\n",
+            verified.files,
+            verified.dirs,
+            verified.symlinks,
+            console::bytes(verified.bytes),
+            if verified.damaged == 0 {
+                "no damage".to_owned()
+            } else {
+                format!("{} damaged", verified.damaged)
+            },
+        );
+        console::print(text.as_bytes())?;
+        if verified.holes > 0 {
+            console.note(&format!(
+                "{} blocks are holes, which read as zeros; the format cannot tell whether they always did",
+                verified.holes
+            ));
+        }
+    }
+    Ok(if verified.damaged == 0 {
+        Exit::Success
+    } else {
+        Exit::Damaged
+    })
+}
