@@ -318,17 +318,19 @@ impl<S: WriteStore> VaultWriter<S> {
             .map_err(|source| io_error(&place.path, "removing", source))
     }
 
-    /// Makes the vault complete, once everything written would survive a power cut.
+    /// Makes the vault complete, once everything written would survive a power cut, and sets the attributes of its
+    /// root directory.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(self, root: &Attributes) -> Result<()> {
         let conf = Path::new(CONF_NAME);
         let failed = |source| io_error(conf, "completing", source);
         self.store.sync().map_err(failed)?;
         self.store
             .rename(Path::new(PARTIAL_CONF_NAME), conf)
             .map_err(failed)?;
+        self.finish_dir(&self.root()?, root)?;
         self.store.sync().map_err(failed)
     }
 

@@ -86,21 +86,16 @@ pub fn seal(
     })??;
     // What lies deeper comes first, so that no directory changes after its times are set.
     for (dir, plan) in tree.dirs.iter().rev() {
-        let opened = File::open(&plan.source).map_err(|error| Error::io(&plan.source, "opening", error))?;
-        let xattrs = xattrs(&opened, &plan.source)?;
-        let attributes = Attributes {
-            mode: Some(plan.mode),
-            modified: Some(plan.modified),
-            xattrs,
-        };
         writer
-            .finish_dir(dir, &attributes)
+            .finish_dir(dir, &dir_attributes(plan)?)
             .map_err(Error::vault(destination))?;
     }
-    writer.finish().map_err(Error::vault(destination))?;
+    writer
+        .finish(&dir_attributes(&plan)?)
+        .map_err(Error::vault(destination))?;
     Ok(Summary {
         files: size.files,
-        dirs: tree.dirs.len().saturating_sub(1) as u64,
+        dirs: tree.dirs.len() as u64,
         symlinks: tree.symlinks,
         bytes: size.bytes,
         kept: kept.into_inner(),
@@ -215,6 +210,7 @@ impl Job<'_> {
             match entry {
                 PlanEntry::Dir(child) => {
                     let made = self.writer.create_dir(&dir, name.as_bytes()).map_err(&vault)?;
+                    tree.dirs.push((made.clone(), child));
                     self.make_dirs(child, made, tree)?;
                 }
                 PlanEntry::File { source, .. } => {
@@ -245,7 +241,6 @@ impl Job<'_> {
                 }
             }
         }
-        tree.dirs.push((dir, plan));
         Ok(())
     }
 
@@ -300,6 +295,16 @@ impl Job<'_> {
             })?;
         Ok(false)
     }
+}
+
+fn dir_attributes(dir: &PlanDir) -> Result<Attributes> {
+    let opened = File::open(&dir.source).map_err(|error| Error::io(&dir.source, "opening", error))?;
+    let xattrs = xattrs(&opened, &dir.source)?;
+    Ok(Attributes {
+        mode: Some(dir.mode),
+        modified: Some(dir.modified),
+        xattrs,
+    })
 }
 
 /// What differs once somebody wrote to a file.

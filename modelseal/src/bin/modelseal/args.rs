@@ -254,7 +254,7 @@ pub(crate) struct Ls {
     #[arg(long, short = 'd')]
     pub(crate) flat: bool,
     /// Where to begin in the model
-    #[arg(value_name = "PATH", default_value = "")]
+    #[arg(value_name = "PATH", default_value = ".")]
     pub(crate) path: PathBuf,
 }
 
@@ -279,7 +279,7 @@ pub(crate) struct Verify {
     #[command(flatten)]
     pub(crate) sealed: Sealed,
     /// Check only this directory of the model
-    #[arg(value_name = "PATH", default_value = "")]
+    #[arg(value_name = "PATH", default_value = ".")]
     pub(crate) path: PathBuf,
 }
 
