@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::pool::Pool;
+use crate::prefetch;
 use crate::random;
 use crate::scratch::{self, Scratch};
 use crate::store::{ReadAt, Windows, WriteAt};
@@ -415,11 +416,11 @@ fn for_groups<D: Divide>(
     failed: &AtomicBool,
     leaf: &(impl Fn(Range<u64>, D) -> Result<()> + Sync),
 ) -> Result<()> {
+    if failed.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     let groups = range.start / group..range.end.div_ceil(group);
     if groups.end - groups.start <= 1 {
-        if failed.load(Ordering::Relaxed) {
-            return Ok(());
-        }
         let result = leaf(range, data);
         if result.is_err() {
             failed.store(true, Ordering::Relaxed);
@@ -537,6 +538,7 @@ fn open_chunks(file: Sealed<'_>, first: u64, stored: &[u8], offset: u64, out: &m
         let chunk = index * layout.chunk_len()..file_len.min((index + 1) * layout.chunk_len());
         let want = length(&(at..chunk.end))?.min(rest.len());
         let (here, behind) = rest.split_at_mut(want);
+        prefetch::for_write(behind);
         if at == chunk.start && want == length(&chunk)? {
             open_one(file.codec, index, stored, here)?;
         } else {

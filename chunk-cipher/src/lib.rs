@@ -7,6 +7,7 @@ mod error;
 pub mod kdf;
 mod layout;
 mod pool;
+mod prefetch;
 pub mod random;
 mod scratch;
 pub mod store;
