@@ -42,6 +42,15 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// What lies at a path was never completed.
+    #[error(
+        "{} is incomplete: sealing it was interrupted; go on with `modelseal encrypt --resume`, or remove it",
+        path.display()
+    )]
+    Incomplete {
+        /// The path.
+        path: PathBuf,
+    },
     /// A sealed model with something wrong in it.
     #[error("{}", path.display())]
     Vault {

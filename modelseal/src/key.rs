@@ -27,8 +27,8 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 
-/// Longest line that is read, in bytes.
-const LINE_MAX: usize = 64 << 10;
+/// Longest text that a key is the first line of, in bytes.
+const TEXT_MAX: usize = 64 << 10;
 
 /// Where a key comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -330,30 +330,26 @@ impl KeyRef {
         line
     }
 
-    /// Reads up to the first newline, into memory that is wiped and never moved, and the rest for nothing: a
-    /// program that still prints must not be stopped by a closed pipe.
+    /// Reads the first line without its newline, into memory that is wiped and never moved.
+    ///
+    /// The rest is read for nothing, up to a limit: a program that still prints must not be stopped by a closed pipe.
     fn first_line(&self, mut source: impl Read) -> Result<Zeroizing<Vec<u8>>> {
-        let mut line = Zeroizing::new(Vec::with_capacity(LINE_MAX + 1));
-        let mut part = Zeroizing::new([0_u8; 4096]);
-        let mut ended = false;
+        let mut text = Zeroizing::new(vec![0; TEXT_MAX]);
+        let mut len = 0;
         loop {
-            let read = match source.read(part.as_mut_slice()) {
-                Ok(0) => return Ok(line),
-                Ok(read) => &part[..read],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            match source.read(&mut text[len..]) {
+                Ok(0) if len == TEXT_MAX => {
+                    return Err(self.error("leads to more than 64 KiB, which is no key"));
+                }
+                Ok(0) => break,
+                Ok(read) => len += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.io("cannot be read", error)),
-            };
-            if ended {
-                continue;
             }
-            let end = read.iter().position(|byte| *byte == b'\n');
-            let text = &read[..end.unwrap_or(read.len())];
-            if line.len() + text.len() > LINE_MAX {
-                return Err(self.error("leads to a line of over 64 KiB, which is no key"));
-            }
-            line.extend_from_slice(text);
-            ended = end.is_some();
         }
+        let end = text[..len].iter().position(|byte| *byte == b'\n').unwrap_or(len);
+        text.truncate(end);
+        Ok(text)
     }
 
     fn error(&self, what: &str) -> Error {

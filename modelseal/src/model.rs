@@ -1,5 +1,8 @@
 //! A sealed model, open for reading.
 
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use chunk_cipher::kdf::DEFAULT_SCRYPT_MEMORY;
@@ -96,7 +99,7 @@ impl Model {
             action: "making room for",
             source,
         };
-        let len = usize::try_from(file.len()).map_err(|_| short(std::io::ErrorKind::OutOfMemory.into()))?;
+        let len = usize::try_from(file.len()).map_err(|_| short(io::ErrorKind::OutOfMemory.into()))?;
         let mut plain = Buffer::new(len).map_err(short)?;
         file.read_into(0, &mut plain)?;
         Ok(plain)
@@ -137,6 +140,14 @@ fn unlock(
         vault.check_key()?;
     }
     Ok((vault, master))
+}
+
+/// Makes the directory at `path` where it is missing, for its owner alone until it is complete.
+pub(crate) fn make_destination(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map_err(|source| Error::io(path, "making the directory", source)),
+    }
 }
 
 pub(crate) fn open_store(path: &Path) -> Result<LocalStore> {

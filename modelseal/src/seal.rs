@@ -15,7 +15,7 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterato
 
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::model::open_store;
+use crate::model::{make_destination, open_store};
 use crate::plan::{PlanDir, PlanEntry, Symlinks};
 use crate::{Progress, Summary};
 
@@ -120,12 +120,7 @@ fn refuse_nested(source: &Path, destination: &Path) -> Result<()> {
 
 /// Opens the destination, makes it where it is missing, and starts or resumes the vault in it.
 fn start(destination: &Path, key: &Key, options: &SealOptions) -> Result<VaultWriter<LocalStore>> {
-    match fs::create_dir(destination) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(Error::io(destination, "making the directory", error));
-        }
-        _ => {}
-    }
+    make_destination(destination)?;
     let store = open_store(destination)?;
     let vault = Error::vault(destination);
     let engine = options.engine.clone();

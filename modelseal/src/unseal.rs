@@ -1,6 +1,5 @@
 //! Unsealing a model into a directory.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -13,7 +12,7 @@ use gocryptfs_core::{Entry, Found};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 use crate::error::{Error, Result};
-use crate::model::{Model, open_store};
+use crate::model::{Model, make_destination, open_store};
 use crate::{Progress, Summary};
 
 /// File in a destination that is not complete yet.
@@ -92,12 +91,7 @@ pub fn unseal(
 
 /// Opens the destination, makes it where it is missing, and marks it as not complete.
 fn start(destination: &Path, options: &UnsealOptions) -> Result<LocalStore> {
-    match fs::create_dir(destination) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(Error::io(destination, "making the directory", error));
-        }
-        _ => {}
-    }
+    make_destination(destination)?;
     let store = open_store(destination)?;
     let failed = |error| Error::io(destination, "preparing", error);
     let marker = Path::new(MARKER);

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use modelseal::{Key, KeyRef, Progress};
@@ -11,6 +12,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args::Global;
 use crate::exit::Failure;
+
+/// Time between two refreshes of the progress bar.
+const TICK: Duration = Duration::from_millis(200);
 
 /// Standard error, with a progress bar where it is a terminal.
 pub(crate) struct Console {
@@ -52,14 +56,14 @@ impl Console {
     /// Prints an error with all its causes.
     pub(crate) fn error(&self, error: &dyn StdError) {
         self.bar.finish_and_clear();
-        let _ = writeln!(io::stderr(), "modelseal: {}", with_causes(error));
+        let _ = writeln!(io::stderr(), "modelseal: {}", printable(&with_causes(error)));
     }
 
     /// Prints what a person may want to know.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
             self.bar.suspend(|| {
-                let _ = writeln!(io::stderr(), "modelseal: {text}");
+                let _ = writeln!(io::stderr(), "modelseal: {}", printable(text));
             });
         }
     }
@@ -67,7 +71,7 @@ impl Console {
     /// Prints a line of a report, which `--quiet` does not silence.
     pub(crate) fn damage(&self, text: &str) {
         self.bar.suspend(|| {
-            let _ = writeln!(io::stdout(), "damaged: {text}");
+            let _ = writeln!(io::stdout(), "damaged: {}", printable(text));
         });
     }
 
@@ -109,6 +113,8 @@ impl Progress for Console {
         self.bar.set_message(format!("{files} files"));
         self.bar.set_length(bytes);
         self.bar.reset();
+        // Small files may leave it untouched for a while.
+        self.bar.enable_steady_tick(TICK);
     }
 
     fn warn(&self, warning: &str) {
@@ -132,6 +138,25 @@ pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
 /// A number of bytes for a person.
 pub(crate) fn bytes(count: u64) -> String {
     indicatif::HumanBytes(count).to_string()
+}
+
+/// Text in which no name can play tricks on a terminal.
+fn printable(text: &str) -> String {
+    let shown = |letter: char| {
+        let escaped = letter.is_control().then(|| letter.escape_debug());
+        let plain = (!letter.is_control()).then_some(letter);
+        escaped.into_iter().flatten().chain(plain)
+    };
+    text.chars().flat_map(shown).collect()
+}
+
+/// A name for a listing: as it is for a program, printable for a person.
+pub(crate) fn name(name: &[u8]) -> Vec<u8> {
+    if io::stdout().is_terminal() {
+        printable(&String::from_utf8_lossy(name)).into_bytes()
+    } else {
+        name.to_vec()
+    }
 }
 
 /// An error with all its causes, on one line.

@@ -81,7 +81,7 @@ fn of_model(error: &modelseal::Error) -> Exit {
     use modelseal::Error;
     match error {
         Error::KeyRef { .. } | Error::Key { .. } | Error::KeyKind { .. } => Exit::Key,
-        Error::NotSealed { .. } => Exit::Model,
+        Error::NotSealed { .. } | Error::Incomplete { .. } => Exit::Model,
         Error::Vault { source, .. } => of_vault(source),
         Error::NotEmpty { .. } | Error::Resume { .. } => Exit::Occupied,
         _ => Exit::Io,

@@ -89,13 +89,13 @@ impl Lister<'_> {
         if let Some((metadata, _)) = &details {
             line.extend_from_slice(long(metadata).as_bytes());
         }
-        line.extend_from_slice(entry.path().as_os_str().as_bytes());
+        line.extend_from_slice(&console::name(entry.path().as_os_str().as_bytes()));
         if entry.kind() == Kind::Dir {
             line.push(b'/');
         }
         if let Some((_, Some(target))) = &details {
             line.extend_from_slice(b" -> ");
-            line.extend_from_slice(target);
+            line.extend_from_slice(&console::name(target));
         }
         line.push(b'\n');
         // A reader that has seen enough closes the pipe; that is no failure of listing.

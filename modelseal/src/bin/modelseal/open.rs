@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::sync::Mutex;
 use std::time::Instant;
 
+use modelseal::gocryptfs::{Dir, Found, Vault};
+use modelseal::store::{Kind, LocalStore};
 use modelseal::{Buffer, Model, Progress, UnsealOptions, unseal};
 use serde_json::json;
 
@@ -61,7 +63,8 @@ pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Re
     let start = vault.lookup(&command.path).map_err(&failed)?;
     let dir = vault.dir(&start).map_err(&failed)?;
     console.catch_signals();
-    console.begin(0, 0);
+    let (files, bytes) = size(vault, &dir);
+    console.begin(files, bytes);
     let damages = Mutex::new(Vec::new());
     let verified = vault.verify(dir, console, &|damage| {
         let text = console::with_causes(&damage.error);
@@ -113,5 +116,16 @@ pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Re
         Exit::Success
     } else {
         Exit::Damaged
+    })
+}
+
+/// Number of files below a directory and their bytes, as far as they can be told: for the progress bar.
+fn size(vault: &Vault<LocalStore>, dir: &Dir) -> (u64, u64) {
+    let files = vault.walk(dir.clone()).filter_map(|found| match found {
+        Found::Entry(entry) if entry.kind() == Kind::File => vault.metadata(&entry).ok(),
+        _ => None,
+    });
+    files.fold((0, 0), |(files, bytes), file| {
+        (files + 1, file.len.saturating_add(bytes))
     })
 }
