@@ -21,7 +21,8 @@ pub(crate) fn encrypt(command: &Encrypt, global: &Global, console: &Console) -> 
     };
     console.catch_signals();
     let begin = Instant::now();
-    let summary = seal(&command.source, &command.destination, &key, &options, console)?;
+    let summary =
+        seal(&command.source, &command.destination, &key, &options, console).map_err(Failure::writing)?;
     report("sealed", &summary, begin, global, console)
 }
 

@@ -44,8 +44,11 @@ pub(crate) enum Failure {
     },
     #[error("writing to standard output failed")]
     Output(#[source] io::Error),
-    #[error("interrupted")]
-    Interrupted,
+    #[error("interrupted{hint}")]
+    Interrupted {
+        /// What to do, from a semicolon on.
+        hint: &'static str,
+    },
 }
 
 impl Failure {
@@ -55,6 +58,16 @@ impl Failure {
             action,
             source,
         }
+    }
+
+    /// For `map_err`: an error of writing a destination, which an interruption leaves to be resumed.
+    pub(crate) fn writing(error: modelseal::Error) -> Self {
+        if error.is_cancelled() {
+            return Self::Interrupted {
+                hint: "; go on with --resume, or remove the destination",
+            };
+        }
+        Self::Model(error)
     }
 
     /// For `map_err`: an error of the model at `path`.
@@ -69,11 +82,10 @@ impl Failure {
 /// The exit status that tells what kind of failure this is.
 pub(crate) fn of(failure: &Failure) -> Exit {
     match failure {
-        Failure::Model(error) if error.is_cancelled() => Exit::Interrupted,
         Failure::Model(error) => of_model(error),
         Failure::Vault { source, .. } => of_vault(source),
         Failure::Io { .. } | Failure::Output(_) => Exit::Io,
-        Failure::Interrupted => Exit::Interrupted,
+        Failure::Interrupted { .. } => Exit::Interrupted,
     }
 }
 

@@ -26,7 +26,8 @@ pub(crate) fn decrypt(command: &Decrypt, global: &Global, console: &Console) -> 
     let options = UnsealOptions {
         resume: command.resume,
     };
-    let summary = unseal(&model, location, &command.destination, &options, console)?;
+    let summary =
+        unseal(&model, location, &command.destination, &options, console).map_err(Failure::writing)?;
     report("unsealed", &summary, begin, global, console)
 }
 
@@ -80,7 +81,7 @@ pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Re
     });
     console.finish();
     let verified = match verified {
-        Err(_) if console.is_interrupted() => return Err(Failure::Interrupted),
+        Err(_) if console.is_interrupted() => return Err(Failure::Interrupted { hint: "" }),
         other => other.map_err(&failed)?,
     };
     if global.json {
