@@ -633,3 +633,23 @@ fn is_zero(bytes: &[u8]) -> bool {
             .chunks(4096)
             .all(|part| part.iter().fold(0, |a, b| a | b) == 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_join_in_any_order() {
+        let mut ranges = Ranges::default();
+        for index in (0..10_000).step_by(2) {
+            ranges.add(index);
+        }
+        for index in (0..5_000).rev().map(|half| 2 * half + 1) {
+            ranges.add(index);
+        }
+        ranges.add(20_000);
+        ranges.add(20_002);
+        ranges.add(10_000);
+        assert_eq!(ranges.into_vec(), [0..10_001, 20_000..20_001, 20_002..20_003]);
+    }
+}

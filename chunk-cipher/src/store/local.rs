@@ -311,3 +311,61 @@ impl fmt::Debug for LocalFile {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    type Open = fn(&LocalStore, &Path, OFlags) -> io::Result<OwnedFd>;
+
+    /// With the system's own call for it, where there is one, and without.
+    const WAYS: [Open; 2] = [LocalStore::open_at, |store, path, flags| {
+        check_beneath(path)?;
+        store.open_stepwise(path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW)
+    }];
+
+    #[test]
+    fn store_both_ways_to_open_agree() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("root");
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        std::fs::write(root.join("a/b/file"), b"content").unwrap();
+        std::fs::write(temp.path().join("secret"), b"secret").unwrap();
+        symlink("b", root.join("a/link")).unwrap();
+        symlink("a/b/file", root.join("to-file")).unwrap();
+        symlink("..", root.join("up")).unwrap();
+        let store = LocalStore::open(&root).unwrap();
+        for open in WAYS {
+            for path in ["a/b/file", "./a//b/./file"] {
+                let mut text = String::new();
+                let fd = open(&store, Path::new(path), OFlags::RDONLY).unwrap();
+                File::from(fd).read_to_string(&mut text).unwrap();
+                assert_eq!(text, "content");
+            }
+            for path in [".", "a", "a/b", "a/b/"] {
+                open(&store, Path::new(path), OFlags::RDONLY | OFlags::DIRECTORY).unwrap();
+            }
+            for (path, expected) in [
+                ("to-file", &[libc::ELOOP][..]),
+                // A link where a directory must be.
+                ("up/secret", &[libc::ELOOP, libc::ENOTDIR]),
+                ("a/link/file", &[libc::ELOOP, libc::ENOTDIR]),
+                ("a/b/file/x", &[libc::ENOTDIR]),
+                ("a/none", &[libc::ENOENT]),
+            ] {
+                let error = open(&store, Path::new(path), OFlags::RDONLY).unwrap_err();
+                assert!(
+                    expected.contains(&error.raw_os_error().unwrap()),
+                    "{path}: {error:?}"
+                );
+            }
+            for path in ["../secret", "a/../../secret", "a/..", "/etc/passwd"] {
+                let error = open(&store, Path::new(path), OFlags::RDONLY).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{path}");
+            }
+        }
+    }
+}

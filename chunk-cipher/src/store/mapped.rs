@@ -88,11 +88,18 @@ impl Mapping {
         // SAFETY: a fresh mapping, which affects nothing else; it is read under a lease only.
         let data = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ, MapFlags::SHARED, file, 0).ok()? };
         let data = NonNull::new(data.cast::<u8>())?;
+        let pin = needs_pinning(file);
+        if pin {
+            // What is not in the page cache yet is then read into huge pages, which are mapped 512 at a time and
+            // read faster, by copying too.
+            // SAFETY: advice on our own mapping; without huge pages it works all the same.
+            let _ = unsafe { madvise(data.as_ptr().cast(), len, Advice::LinuxHugepage) };
+        }
         Some(Self {
             data,
             len,
             page: rustix::param::page_size(),
-            pin: needs_pinning(file),
+            pin,
         })
     }
 
