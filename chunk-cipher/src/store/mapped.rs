@@ -21,6 +21,7 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, fstatfs, statx};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
@@ -69,6 +70,7 @@ pub(super) struct Mapping {
     len: usize,
     page: usize,
     pin: bool,
+    populated: Populated,
 }
 
 // SAFETY: the mapping is read-only and private to this value.
@@ -100,6 +102,7 @@ impl Mapping {
             len,
             page: rustix::param::page_size(),
             pin,
+            populated: Populated::new(len),
         })
     }
 
@@ -127,7 +130,13 @@ pub(super) struct Leased<'a> {
 
 impl Windows for Leased<'_> {
     fn with(&self, range: Range<u64>, work: &mut dyn FnMut(Range<u64>, &[u8])) -> bool {
-        let Mapping { data, len, page, pin } = self.mapping;
+        let Mapping {
+            data,
+            len,
+            page,
+            pin,
+            populated,
+        } = self.mapping;
         let (Ok(start), Ok(end)) = (usize::try_from(range.start), usize::try_from(range.end)) else {
             return false;
         };
@@ -137,6 +146,17 @@ impl Windows for Leased<'_> {
         let first_page = start / page * page;
         // SAFETY: both within the mapping, as checked above.
         let (pages, bytes) = unsafe { (data.add(first_page), data.add(start)) };
+        // Reports what would otherwise be a SIGBUS, and maps many pages at a time instead of a few a fault. Pages that
+        // are not pinned stay mapped, so once is enough for them.
+        if *pin || !populated.is_known(start) {
+            // SAFETY: the pages from there to `end` are mapped for as long as `self`; only page tables change.
+            let mapped =
+                unsafe { madvise(pages.as_ptr().cast(), end - first_page, Advice::LinuxPopulateRead) };
+            if mapped.is_err() {
+                return false;
+            }
+            populated.learn(start);
+        }
         let pinned = if *pin {
             // SAFETY: the pages from there to `end` are mapped for as long as `self`.
             unsafe { Pinned::new(pages, end - first_page) }
@@ -155,20 +175,46 @@ impl Windows for Leased<'_> {
     }
 }
 
+/// Which windows have been mapped page by page already: a bit for each [`Populated::STEP`] bytes that one started in.
+/// A wrong answer costs time only.
+#[derive(Debug)]
+struct Populated(Box<[AtomicU64]>);
+
+impl Populated {
+    const STEP: usize = 512 << 10;
+
+    fn new(len: usize) -> Self {
+        Self((0..=len / Self::STEP / 64).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    fn bit(&self, offset: usize) -> Option<(&AtomicU64, u64)> {
+        let index = offset / Self::STEP;
+        Some((self.0.get(index / 64)?, 1 << (index % 64)))
+    }
+
+    fn is_known(&self, offset: usize) -> bool {
+        self.bit(offset)
+            .is_some_and(|(bits, bit)| bits.load(Ordering::Relaxed) & bit != 0)
+    }
+
+    fn learn(&self, offset: usize) {
+        if let Some((bits, bit)) = self.bit(offset) {
+            bits.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+}
+
 /// References to pages, held by a pipe that nobody reads.
 struct Pinned {
     _pipe: (OwnedFd, OwnedFd),
 }
 
 impl Pinned {
-    /// `None` where a page cannot be read, or the pipe does not take them all.
+    /// `None` where the pipe does not take them all.
     ///
     /// # Safety
     /// `len` bytes at `pages` are mapped.
     unsafe fn new(pages: NonNull<u8>, len: usize) -> Option<Self> {
-        // Reports what would otherwise be a SIGBUS, and maps many pages at a time.
-        // SAFETY: the caller vouches for the range; the call changes nothing but page tables.
-        unsafe { madvise(pages.as_ptr().cast(), len, Advice::LinuxPopulateRead).ok()? };
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
         fcntl_setpipe_size(&writer, PIPE_LEN).ok()?;
         // SAFETY: the caller vouches for the range.
