@@ -25,5 +25,9 @@ pub(crate) fn is_raised() -> bool {
 
 /// Fails where the run is to end.
 pub(crate) fn check() -> Result<()> {
-    if is_raised() { Err("interrupted".into()) } else { Ok(()) }
+    if is_raised() {
+        Err("interrupted".into())
+    } else {
+        Ok(())
+    }
 }

@@ -38,8 +38,15 @@ impl Pair {
 
     /// The lowest and the highest ratio of one round.
     pub(crate) fn spread(&self) -> (f64, f64) {
-        let ratios = self.ours.0.iter().zip(&self.peer.0).map(|(ours, peer)| peer / ours);
-        ratios.fold((f64::INFINITY, 0.0), |(low, high), ratio| (low.min(ratio), high.max(ratio)))
+        let ratios = self
+            .ours
+            .0
+            .iter()
+            .zip(&self.peer.0)
+            .map(|(ours, peer)| peer / ours);
+        ratios.fold((f64::INFINITY, 0.0), |(low, high), ratio| {
+            (low.min(ratio), high.max(ratio))
+        })
     }
 }
 
@@ -81,7 +88,10 @@ pub(crate) fn compare(
 ) -> Result<Pair> {
     let mut samples = in_turns(rounds, &mut [&mut ours, &mut peer])?.into_iter();
     let mut next = || samples.next().unwrap_or_default();
-    Ok(Pair { ours: next(), peer: next() })
+    Ok(Pair {
+        ours: next(),
+        peer: next(),
+    })
 }
 
 /// What the seconds of a sample are for.
@@ -129,7 +139,10 @@ mod tests {
         };
         let pair = compare(2, side('a', 2.0), side('b', 3.0)).unwrap();
         assert_eq!(*order.borrow(), "ababab");
-        assert_eq!((pair.ours.0.len(), pair.ratio(), pair.spread()), (2, 1.5, (1.5, 1.5)));
+        assert_eq!(
+            (pair.ours.0.len(), pair.ratio(), pair.spread()),
+            (2, 1.5, (1.5, 1.5))
+        );
     }
 
     #[test]

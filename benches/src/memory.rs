@@ -24,7 +24,12 @@ impl Unprepared {
     pub(crate) fn new(len: usize) -> Result<Self> {
         // SAFETY: a fresh private mapping; nothing else is affected.
         let data = unsafe {
-            mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)?
+            mmap_anonymous(
+                ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )?
         };
         let data = NonNull::new(data.cast::<u8>()).ok_or("no memory")?;
         let memory = Self { data, len };
@@ -59,29 +64,32 @@ impl DerefMut for Unprepared {
 }
 
 /// By how many bytes this process's own memory (anonymous and shared, not what it has mapped of files) grows at
-/// most while `work` runs, seen every millisecond.
-pub(crate) fn growth(work: impl FnOnce() -> Result<()>) -> Result<u64> {
+/// most while `work` runs, seen every millisecond and when it is done.
+pub(crate) fn growth<T>(work: impl FnOnce() -> Result<T>) -> Result<u64> {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let (ready, started) = mpsc::channel();
         let done = &done;
         let watch = scope.spawn(move || -> Result<u64> {
-            // The first look is the one to compare with: this thread is in it already.
+            // The first look makes what looking takes; the second is the one to compare with.
             own_memory()?;
             let before = own_memory()?;
             let mut most = before;
             let _ = ready.send(());
-            while !done.load(Ordering::Relaxed) {
-                thread::sleep(Duration::from_millis(1));
+            loop {
+                let last = done.load(Ordering::Acquire);
                 most = most.max(own_memory()?);
+                if last {
+                    return Ok(most - before);
+                }
+                thread::sleep(Duration::from_millis(1));
             }
-            Ok(most - before)
         });
         let _ = started.recv();
-        let result = work();
-        done.store(true, Ordering::Relaxed);
+        let made = work();
+        done.store(true, Ordering::Release);
         let growth = watch.join().map_err(|_| "the watching thread panicked")??;
-        result.map(|()| growth)
+        made.map(|_| growth)
     })
 }
 
@@ -90,7 +98,10 @@ fn own_memory() -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let mut sum = 0;
     for line in status.lines() {
-        if let Some(value) = line.strip_prefix("RssAnon:").or_else(|| line.strip_prefix("RssShmem:")) {
+        if let Some(value) = line
+            .strip_prefix("RssAnon:")
+            .or_else(|| line.strip_prefix("RssShmem:"))
+        {
             let kib = value.trim().trim_end_matches(" kB").parse::<u64>()?;
             sum += kib << 10;
         }
@@ -107,8 +118,7 @@ mod tests {
         let grown = growth(|| {
             let mut memory = Unprepared::new(64 << 20)?;
             memory.fill(1);
-            thread::sleep(Duration::from_millis(50));
-            Ok(())
+            Ok(memory)
         });
         let grown = grown.unwrap();
         assert!((60 << 20..80 << 20).contains(&grown), "{grown}");

@@ -71,7 +71,9 @@ impl Options {
         };
         let mut arguments = arguments;
         while let Some(name) = arguments.next() {
-            let value = arguments.next().ok_or_else(|| format!("{name} needs a value\n\n{USAGE}"))?;
+            let value = arguments
+                .next()
+                .ok_or_else(|| format!("{name} needs a value\n\n{USAGE}"))?;
             match name.as_str() {
                 "--size" => options.size = number(&name, &value, 1 << 20)? << 20,
                 "--rounds" => options.rounds = number(&name, &value, 10_000)?,
@@ -118,8 +120,18 @@ mod tests {
         };
         assert_eq!((options.size, options.rounds), (64 << 20, 2));
         assert!(options.wants("disk-read") && options.wants("machine") && !options.wants("tmpfs-read"));
-        assert!(options.command.ends_with("compare --size 64 --rounds 2 --only disk --only machine"));
-        for line in ["compare --size", "compare --size 0", "compare --fast 1", "compare --rounds x", "measure"] {
+        assert!(
+            options
+                .command
+                .ends_with("compare --size 64 --rounds 2 --only disk --only machine")
+        );
+        for line in [
+            "compare --size",
+            "compare --size 0",
+            "compare --fast 1",
+            "compare --rounds x",
+            "measure",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -131,7 +131,7 @@ impl<F> fmt::Debug for VaultFile<F> {
     }
 }
 
-/// Ranges of blocks as text for a person: `0, 3-5 (byte 12288 on)`, at most ten of them.
+/// Ranges of blocks as text for a person: `3-5, 9 (from byte 12288 on)`, at most ten of them.
 pub(crate) fn describe(blocks: &[Range<u64>]) -> String {
     const SHOWN: usize = 10;
     let mut text = String::new();

@@ -15,12 +15,18 @@ use crate::file::VaultFile;
 use crate::flags::NameScheme;
 use crate::keys::{Ciphers, MasterKey};
 use crate::names::{
-    DIR_IV_NAME, DirIv, LONG_NAME_MAX_LEN, LONG_NAME_SUFFIX, LongName, StoredName, XATTR_PREFIX,
+    DIR_IV_NAME, DirIv, LONG_NAME_MAX_LEN, LONG_NAME_SUFFIX, LongName, StoredName, XATTR_PREFIX, check_name,
     is_long_name, parse_long_name_file,
 };
 
 /// What `gocryptfs.conf` is called until the vault is complete.
 pub const PARTIAL_CONF_NAME: &str = "gocryptfs.conf.partial";
+
+/// What a new `gocryptfs.conf` is called before it takes the place of the old one.
+pub(crate) const NEW_CONF_NAME: &str = "gocryptfs.conf.new";
+
+/// What the root directory may hold besides what names were encrypted to.
+pub(crate) const OWN_NAMES: [&str; 3] = [CONF_NAME, PARTIAL_CONF_NAME, NEW_CONF_NAME];
 
 /// Extended attributes that hold access control lists. They are stored as they are.
 const ACL_XATTRS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
@@ -88,6 +94,15 @@ impl Dir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The entry that it is.
+    pub(crate) fn to_entry(&self) -> Entry {
+        Entry {
+            path: self.path.clone(),
+            stored: self.stored.clone(),
+            kind: Kind::Dir,
+        }
     }
 }
 
@@ -160,9 +175,11 @@ impl<S: Store> Vault<S> {
     /// under it.
     ///
     /// # Errors
-    /// [`Error::WrongMasterKey`] where nothing does although there is something; [`Error::Io`] where reading fails.
+    /// [`Error::WrongMasterKey`] where nothing does although there is something; why nothing could be tried
+    /// otherwise.
     pub fn check_key(&self) -> Result<()> {
         let mut wrong = false;
+        let mut failed = None;
         for found in self.walk(self.root()?) {
             let opened = match found {
                 Found::Entry(entry) => match entry.kind {
@@ -177,11 +194,23 @@ impl<S: Store> Vault<S> {
             match opened {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
-                Err(error @ Error::Io { .. }) => return Err(error),
-                Err(_) => wrong = true,
+                Err(
+                    Error::Name { .. }
+                    | Error::Symlink { .. }
+                    | Error::File {
+                        source: chunk_cipher::Error::Chunk { .. },
+                        ..
+                    },
+                ) => wrong = true,
+                // Says nothing about the key, and something else may.
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        if wrong { Err(Error::WrongMasterKey) } else { Ok(()) }
+        match failed {
+            _ if wrong => Err(Error::WrongMasterKey),
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// Opens the first block of a file. Returns whether it has one that is sealed.
@@ -245,15 +274,12 @@ impl<S: Store> Vault<S> {
 
     /// The plaintext of a stored name; none for the format's own files.
     fn plain_name(&self, dir: &Dir, stored_name: &[u8], stored: &Path) -> Result<Option<Vec<u8>>> {
-        let own = if dir.path.as_os_str().is_empty() {
-            &[CONF_NAME, PARTIAL_CONF_NAME][..]
-        } else {
-            &[]
-        };
-        if own.iter().any(|name| name.as_bytes() == stored_name) {
+        if self.is_own(&dir.path, stored_name) {
             return Ok(None);
         }
         if self.ciphers.names.scheme() == NameScheme::Plaintext {
+            // Paths are built from it, so a store that lists ".." is not believed.
+            check_name(stored_name).map_err(|reason| Error::name(stored_name, reason))?;
             return Ok(Some(stored_name.to_vec()));
         }
         if stored_name == DIR_IV_NAME.as_bytes() {
@@ -275,6 +301,17 @@ impl<S: Store> Vault<S> {
             return Err(Error::name(stored_name, "is not where its plaintext belongs"));
         }
         Ok(Some(plain))
+    }
+
+    /// Whether `stored_name` in the directory at `path` is one of the vault's own files.
+    ///
+    /// Where names are in plaintext, those that are not there in a complete vault could be a user's.
+    fn is_own(&self, path: &Path, stored_name: &[u8]) -> bool {
+        let own = match self.ciphers.names.scheme() {
+            NameScheme::Plaintext => &[CONF_NAME][..],
+            NameScheme::Encrypted | NameScheme::Deterministic => &OWN_NAMES[..],
+        };
+        path.as_os_str().is_empty() && own.iter().any(|name| name.as_bytes() == stored_name)
     }
 
     /// The entry at `path`, relative to the vault's root. Symlinks are not followed.
@@ -303,10 +340,11 @@ impl<S: Store> Vault<S> {
             let dir = self.dir(&found)?;
             let stored = dir.stored.join(self.ciphers.stored_name(name, &dir.iv)?.file());
             let path = dir.path.join(OsStr::from_bytes(name));
-            let metadata = self
-                .store
-                .metadata(&stored)
-                .map_err(|source| io_error(&path, "finding", source))?;
+            let failed = |source| io_error(&path, "finding", source);
+            if self.ciphers.names.scheme() == NameScheme::Plaintext && self.is_own(&dir.path, name) {
+                return Err(failed(std::io::ErrorKind::NotFound.into()));
+            }
+            let metadata = self.store.metadata(&stored).map_err(failed)?;
             found = Entry {
                 path,
                 stored,
@@ -478,7 +516,7 @@ impl Ciphers {
                 self.names.stored_name(self.names.encrypt_name(plain, iv)?),
             ));
         }
-        crate::names::check_name(plain).map_err(|reason| Error::name(plain, reason))?;
+        check_name(plain).map_err(|reason| Error::name(plain, reason))?;
         Ok(StoredAs {
             file: OsString::from_vec(plain.to_vec()),
             long: None,

@@ -13,7 +13,7 @@ use crate::tree::{Dir, Entry, Found, Vault};
 /// What was checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// Directories.
+    /// Directories, without the one where it began.
     pub dirs: u64,
     /// Regular files.
     pub files: u64,
@@ -47,7 +47,7 @@ struct Counters {
 }
 
 impl<S: Store> Vault<S> {
-    /// Reads everything below `dir`: names, file content, symlinks and extended attributes. Calls `report` with
+    /// Reads `dir` and everything below it: names, file content, symlinks and extended attributes. Calls `report` with
     /// whatever is damaged, and goes on.
     ///
     /// # Errors
@@ -59,6 +59,14 @@ impl<S: Store> Vault<S> {
         report: &(dyn Fn(Damage) + Sync),
     ) -> Result<Verified> {
         let counters = Counters::default();
+        let damaged = |damage| {
+            counters.damaged.fetch_add(1, Ordering::Relaxed);
+            report(damage);
+        };
+        if let Err(error) = self.xattrs(&dir.to_entry()) {
+            let path = dir.path().to_path_buf();
+            damaged(Damage { path, error });
+        }
         let walk = self.walk(dir);
         self.engine().pool().run(|| {
             walk.par_bridge().try_for_each(|found| {
@@ -76,8 +84,7 @@ impl<S: Store> Vault<S> {
                         ..
                     }) => Err(chunk_cipher::Error::Cancelled),
                     Err(damage) => {
-                        counters.damaged.fetch_add(1, Ordering::Relaxed);
-                        report(damage);
+                        damaged(damage);
                         Ok(())
                     }
                     Ok(()) => Ok(()),

@@ -13,8 +13,11 @@ use crate::content::{self, Content};
 use crate::error::{Error, Result};
 use crate::flags::NameScheme;
 use crate::keys::{Ciphers, MasterKey};
-use crate::names::{DIR_IV_NAME, DirIv};
-use crate::tree::{PARTIAL_CONF_NAME, StoredAs, io_error, read_dir_iv, read_partial_conf};
+use crate::names::{DIR_IV_NAME, DirIv, LONG_NAME_MAX_LEN};
+use crate::tree::{
+    NEW_CONF_NAME, OWN_NAMES, PARTIAL_CONF_NAME, StoredAs, io_error, read_dir_iv, read_partial_conf,
+    read_small,
+};
 
 /// Permission bits of `gocryptfs.conf`.
 const CONF_MODE: u32 = 0o400;
@@ -97,11 +100,18 @@ impl<S: WriteStore> VaultWriter<S> {
     /// Goes on with a vault that was never completed (see [`read_partial_conf`]).
     ///
     /// # Errors
-    /// [`Error::Io`] where what an interrupted run left cannot be removed.
+    /// [`Error::NotAVault`] where there is none, [`Error::NotEmpty`] where there is a complete one, [`Error::Io`]
+    /// where what an interrupted run left cannot be removed.
     pub fn resume(store: S, master: &MasterKey, engine: Engine) -> Result<Self> {
         let conf = read_partial_conf(&store)?.ok_or_else(|| Error::NotAVault {
             path: PathBuf::from(PARTIAL_CONF_NAME),
         })?;
+        if exists(&store, Path::new(CONF_NAME))? {
+            // Completing this one would take away that one's only key.
+            return Err(Error::NotEmpty {
+                found: PathBuf::from(CONF_NAME),
+            });
+        }
         store
             .remove_leftovers()
             .map_err(|source| io_error(Path::new(""), "removing leftovers in", source))?;
@@ -134,6 +144,10 @@ impl<S: WriteStore> VaultWriter<S> {
         self.put_long_name(&place)?;
         match self.store.create_dir(&place.stored) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let failed = |source| io_error(&place.path, "making the directory", source);
+                if self.store.metadata(&place.stored).map_err(failed)?.kind != Kind::Dir {
+                    return Err(failed(error));
+                }
                 // An interrupted run may have made it read-only already.
                 let writable = Attributes {
                     mode: Some(0o700),
@@ -270,6 +284,12 @@ impl<S: WriteStore> VaultWriter<S> {
         if !fits {
             return Ok(false);
         }
+        // A power cut can take a file written earlier and leave one written later.
+        if let Some((file, full)) = &place.long
+            && !self.has_long_name(file, full)?
+        {
+            return Ok(false);
+        }
         let Ok(content) = Content::open(self.store.open(&place.stored).map_err(failed)?) else {
             return Ok(false);
         };
@@ -291,7 +311,10 @@ impl<S: WriteStore> VaultWriter<S> {
         dir: &WriteDir,
         names: impl Iterator<Item = &'n [u8]>,
     ) -> Result<Option<PathBuf>> {
-        let mut known = HashSet::from([dir.stored.join(DIR_IV_NAME), PathBuf::from(PARTIAL_CONF_NAME)]);
+        let mut known = HashSet::from([PathBuf::from(PARTIAL_CONF_NAME)]);
+        if self.ciphers.names.scheme() == NameScheme::Encrypted {
+            known.insert(dir.stored.join(DIR_IV_NAME));
+        }
         for name in names {
             let place = self.place(dir, name)?;
             known.extend(place.long.map(|(file, _)| file));
@@ -335,11 +358,8 @@ impl<S: WriteStore> VaultWriter<S> {
     }
 
     fn place(&self, parent: &WriteDir, name: &[u8]) -> Result<Place> {
-        let stored = self
-            .ciphers
-            .stored_name(name, &parent.iv)
-            .map_err(|error| error.at(&parent.path))?;
-        let reserved = [CONF_NAME, PARTIAL_CONF_NAME].map(str::as_bytes);
+        let stored = self.ciphers.stored_name(name, &parent.iv)?;
+        let reserved = OWN_NAMES.map(str::as_bytes);
         if parent.path.as_os_str().is_empty() && reserved.contains(&stored.file().as_bytes()) {
             return Err(Error::name(name, "is a name of the vault's own files; rename it"));
         }
@@ -359,9 +379,25 @@ impl<S: WriteStore> VaultWriter<S> {
             return Ok(());
         };
         match self.put(file, full.as_bytes(), PUBLIC_MODE) {
-            // Left by an interrupted run: the hash in its own name says what it holds.
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+                if !self.has_long_name(file, full)? {
+                    // An interrupted run left it, and a power cut emptied it.
+                    self.store
+                        .remove_file(file)
+                        .map_err(|source| io_error(file, "removing", source))?;
+                    self.put(file, full.as_bytes(), PUBLIC_MODE)?;
+                }
+                Ok(())
+            }
             put => put,
+        }
+    }
+
+    /// Whether the long name in `file` is `full`.
+    fn has_long_name(&self, file: &Path, full: &str) -> Result<bool> {
+        match read_small(&self.store, file, LONG_NAME_MAX_LEN) {
+            Err(error) if error.is_not_found() => Ok(false),
+            content => Ok(content? == full.as_bytes()),
         }
     }
 
@@ -405,19 +441,45 @@ impl<S: WriteStore> VaultWriter<S> {
 /// Replaces the `gocryptfs.conf` of a complete vault, in one step.
 ///
 /// # Errors
-/// [`Error::Io`]; the old conf is still in place then.
+/// [`Error::NotAVault`] where there is none; [`Error::Io`], and the old conf is still in place unless only making the
+/// change last failed.
 pub fn replace_conf(store: &impl WriteStore, conf: &Conf) -> Result<()> {
-    let (new, path) = (Path::new("gocryptfs.conf.new"), Path::new(CONF_NAME));
+    let (new, path) = (Path::new(NEW_CONF_NAME), Path::new(CONF_NAME));
     let failed = |source| io_error(path, "replacing", source);
-    match store.remove_file(new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        // Nothing there, or left by an interrupted run.
-        _ => {}
+    if !exists(store, path)? {
+        return Err(Error::NotAVault {
+            path: path.to_path_buf(),
+        });
     }
-    put(store, new, conf.to_json().as_bytes(), CONF_MODE)?;
+    match put(store, new, conf.to_json().as_bytes(), CONF_MODE) {
+        Err(Error::Io { source, .. })
+            if source.kind() == io::ErrorKind::AlreadyExists && is_left_over(store, conf)? =>
+        {
+            store.remove_file(new).map_err(failed)?;
+            put(store, new, conf.to_json().as_bytes(), CONF_MODE)?;
+        }
+        put => put?,
+    }
     store.sync().map_err(failed)?;
     store.rename(new, path).map_err(failed)?;
     store.sync().map_err(failed)
+}
+
+/// Whether an interrupted run left the new conf that is there: where names are in plaintext, it could be a user's file.
+fn is_left_over(store: &impl WriteStore, conf: &Conf) -> Result<bool> {
+    if conf.flags().name_scheme() != NameScheme::Plaintext {
+        return Ok(true);
+    }
+    let content = read_small(store, Path::new(NEW_CONF_NAME), Conf::MAX_LEN)?;
+    Ok(Conf::parse(&content).is_ok())
+}
+
+fn exists(store: &impl WriteStore, path: &Path) -> Result<bool> {
+    match store.metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(io_error(path, "finding", source)),
+    }
 }
 
 /// Writes a small file that is not there yet.

@@ -306,7 +306,9 @@ impl KeyRef {
             }
             Self::Cmd(command) => self.run(command),
             Self::Prompt => {
-                ask(prompt, confirm).map_err(|source| self.io("needs a terminal to ask on", source))?
+                let terminal = File::options().read(true).write(true).open("/dev/tty");
+                let terminal = terminal.map_err(|source| self.io("needs a terminal to ask on", source))?;
+                ask(terminal, prompt, confirm).map_err(|source| self.io("was not answered", source))?
             }
             Self::Hex(_) | Self::Base64(_) | Self::MasterKey(_) => Err(self.error("names two decoders")),
         }
@@ -385,8 +387,7 @@ fn decode_hex(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 /// Asks on the terminal, not on standard input, without showing what is typed.
-fn ask(prompt: &str, confirm: bool) -> io::Result<Result<Zeroizing<Vec<u8>>>> {
-    let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
+fn ask(mut terminal: File, prompt: &str, confirm: bool) -> io::Result<Result<Zeroizing<Vec<u8>>>> {
     let first = ask_once(&mut terminal, prompt)?;
     if confirm {
         let second = ask_once(&mut terminal, &format!("{prompt} (again)"))?;
@@ -400,9 +401,10 @@ fn ask(prompt: &str, confirm: bool) -> io::Result<Result<Zeroizing<Vec<u8>>>> {
 }
 
 fn ask_once(terminal: &mut File, prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+    // First hidden, which throws away what was typed before, then asked: whoever answers at once is heard.
+    let hidden = Hidden::new(terminal)?;
     write!(terminal, "{prompt}: ")?;
     terminal.flush()?;
-    let hidden = Hidden::new(terminal)?;
     let mut line = Zeroizing::new(vec![0; 4096]);
     let read = terminal.read(&mut line)?;
     drop(hidden);

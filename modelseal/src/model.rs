@@ -47,7 +47,8 @@ impl Model {
     /// Unlocks the model in the directory at `path`.
     ///
     /// # Errors
-    /// [`Error::NotSealed`] where there is none, [`Error::Vault`] where the key is wrong or something is damaged.
+    /// [`Error::NotSealed`] where there is none, [`Error::Incomplete`] where sealing it was interrupted,
+    /// [`Error::Vault`] where the key is wrong or something is damaged.
     pub fn open(path: &Path, key: Key, options: &OpenOptions) -> Result<Self> {
         let store = open_store(path)?.read_mode(options.read_mode);
         let conf = conf(&store, path)?;
@@ -157,6 +158,9 @@ pub(crate) fn open_store(path: &Path) -> Result<LocalStore> {
 fn conf(store: &LocalStore, path: &Path) -> Result<Conf> {
     read_conf(store).map_err(|error| match error {
         gocryptfs_core::Error::NotAVault { .. } => Error::NotSealed {
+            path: path.to_path_buf(),
+        },
+        gocryptfs_core::Error::Incomplete { .. } => Error::Incomplete {
             path: path.to_path_buf(),
         },
         other => Error::Vault {

@@ -3,14 +3,20 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::tree::{bytes, set_mode, set_modified, write};
+
 /// The key in every test. No output may ever show it.
 pub(crate) const KEY: &str = "4gSn-kW7 mRz.Qe19_xTvB";
+
+/// Length of the longest file of [`Place::with_model`]: more than `cat` holds in memory at a time.
+pub(crate) const BIG: usize = (9 << 20) + 1;
 
 /// The command, without the options that the environment may hold, and nobody to ask.
 pub(crate) fn modelseal() -> Command {
@@ -99,6 +105,19 @@ impl Place {
         place
     }
 
+    /// With a small model in `source`, sealed as `vault` with options.
+    pub(crate) fn with_model(options: &[&str]) -> Self {
+        let place = Self::new();
+        write(place.path("source/config.json"), b"{\"a\": 1}\n");
+        write(place.path("source/weights/big"), bytes(7, BIG));
+        write(place.path("source/weights/empty"), b"");
+        symlink("config.json", place.path("source/link")).unwrap();
+        set_mode(&place.path("source/config.json"), 0o640);
+        set_modified(&place.path("source/config.json"), 1_700_000_000, 5);
+        place.seal("source", "vault", options);
+        place
+    }
+
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -131,4 +150,18 @@ impl Place {
         let args = [&["encrypt", "--scrypt-n", "10", source, vault], options].concat();
         self.keyed(&args).ends(0)
     }
+
+    /// Where the file at `path` is stored in `vault`.
+    pub(crate) fn stored(&self, vault: &str, path: &str) -> PathBuf {
+        let listed = self.keyed(&["ls", "--json", vault]).ends(0).json();
+        let entries = listed.as_array().unwrap();
+        let entry = entries.iter().find(|entry| entry["path"] == path);
+        let entry = entry.unwrap_or_else(|| panic!("{path} in {listed}"));
+        self.path(vault).join(entry["stored"].as_str().unwrap())
+    }
+}
+
+/// Sorted members of a JSON object.
+pub(crate) fn members(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
 }

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -83,6 +84,7 @@ impl Mount {
             .args(options)
             .args([vault, dir])
             .stdin(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut mount = Self {
@@ -91,7 +93,11 @@ impl Mount {
         };
         let deadline = Instant::now() + Duration::from_secs(120);
         while device(dir) == before {
-            assert!(mount.child.try_wait().unwrap().is_none(), "gocryptfs ended");
+            if mount.child.try_wait().unwrap().is_some() {
+                let mut why = String::new();
+                let _ = mount.child.stderr.take().unwrap().read_to_string(&mut why);
+                panic!("gocryptfs does not mount: {why}");
+            }
             assert!(Instant::now() < deadline, "gocryptfs does not mount");
             sleep(Duration::from_millis(10));
         }

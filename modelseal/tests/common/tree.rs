@@ -341,3 +341,13 @@ fn set_attributes(root: &Path) {
         set_modified(&full, seconds, nanoseconds);
     }
 }
+
+/// Inverts one bit of a file.
+pub(crate) fn flip(path: &Path, at: usize) {
+    let mut content = fs::read(path).unwrap();
+    content[at] ^= 1;
+    let mode = fs::metadata(path).unwrap().mode();
+    set_mode(path, 0o600);
+    fs::write(path, content).unwrap();
+    set_mode(path, mode);
+}

@@ -1,8 +1,11 @@
 //! The command line: every option, and what is generated from it.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use modelseal::gocryptfs::{ConfOptions, ContentCipher, NameScheme};
 use modelseal::store::ReadMode;
@@ -137,11 +140,38 @@ pub(crate) enum Command {
     },
 }
 
+/// Parses a key reference. Unlike clap's own message, its own never shows what was given: it may be a key.
+#[derive(Clone)]
+struct KeyRefParser;
+
+impl TypedValueParser for KeyRefParser {
+    type Value = KeyRef;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<KeyRef, clap::Error> {
+        let parsed = match value.to_str() {
+            Some(text) => text.parse().map_err(|error: modelseal::Error| error.to_string()),
+            None => Err("key reference: it is not UTF-8; put what is not into a file".to_owned()),
+        };
+        parsed.map_err(|what| {
+            let option = arg.map_or_else(|| "--key".to_owned(), ToString::to_string);
+            command.clone().error(
+                ErrorKind::ValueValidation,
+                format!("invalid value for '{option}': {what}"),
+            )
+        })
+    }
+}
+
 /// Which model, and the key to it.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Sealed {
     /// Where the key comes from (see below)
-    #[arg(long, value_name = "REF", env = "MODELSEAL_KEY", hide_env_values = true)]
+    #[arg(long, value_name = "REF", env = "MODELSEAL_KEY", hide_env_values = true, value_parser = KeyRefParser)]
     pub(crate) key: KeyRef,
     /// The sealed model
     #[arg(value_name = "MODEL", value_hint = ValueHint::DirPath)]
@@ -154,7 +184,7 @@ pub(crate) struct Encrypt {
     #[arg(long, value_enum, default_value = "gocryptfs")]
     pub(crate) format: Format,
     /// Where the key comes from (see below)
-    #[arg(long, value_name = "REF", env = "MODELSEAL_KEY", hide_env_values = true)]
+    #[arg(long, value_name = "REF", env = "MODELSEAL_KEY", hide_env_values = true, value_parser = KeyRefParser)]
     pub(crate) key: KeyRef,
     /// Encrypt content with XChaCha20-Poly1305 instead of AES-256-GCM
     #[arg(long, conflicts_with = "aessiv")]
@@ -288,7 +318,7 @@ pub(crate) struct Passwd {
     #[command(flatten)]
     pub(crate) sealed: Sealed,
     /// Where the new key comes from (see below)
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", value_parser = KeyRefParser)]
     pub(crate) new_key: KeyRef,
     /// Base-2 logarithm of scrypt's cost; as before where not given
     #[arg(long, value_name = "LOG2N", value_parser = clap::value_parser!(u8).range(10..=28))]

@@ -92,6 +92,9 @@ pub(crate) fn of(failure: &Failure) -> Exit {
 fn of_model(error: &modelseal::Error) -> Exit {
     use modelseal::Error;
     match error {
+        Error::Key {
+            source: Some(source), ..
+        } if source.kind() == io::ErrorKind::Interrupted => Exit::Interrupted,
         Error::KeyRef { .. } | Error::Key { .. } | Error::KeyKind { .. } => Exit::Key,
         Error::NotSealed { .. } | Error::Incomplete { .. } => Exit::Model,
         Error::Vault { source, .. } => of_vault(source),

@@ -1,8 +1,9 @@
 //! `ls` and `info`.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use modelseal::Model;
@@ -15,6 +16,14 @@ use crate::console::{self, Console};
 use crate::exit::{Exit, Failure};
 
 pub(crate) fn ls(command: &Ls, global: &Global, console: &Console) -> Result<Exit, Failure> {
+    match list(command, global, console) {
+        // A reader that has seen enough closes the pipe; that is no failure of listing.
+        Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(Exit::Success),
+        listed => listed,
+    }
+}
+
+fn list(command: &Ls, global: &Global, console: &Console) -> Result<Exit, Failure> {
     let location = &command.sealed.location;
     let failed = Failure::vault(location);
     let key = console.key(&command.sealed.key)?;
@@ -23,20 +32,21 @@ pub(crate) fn ls(command: &Ls, global: &Global, console: &Console) -> Result<Exi
     let start = vault.lookup(&command.path).map_err(&failed)?;
     let mut lister = Lister {
         model: &model,
+        location,
         console,
         long: command.long,
         json: global.json,
         listed: Vec::new(),
     };
     if start.kind() != Kind::Dir {
-        lister.entry(&start).map_err(&failed)?;
+        lister.entry(&start)?;
         return lister.finish();
     }
     let dir = vault.dir(&start).map_err(&failed)?;
     if command.flat {
         let listing = vault.list(&dir).map_err(&failed)?;
         for entry in &listing.entries {
-            lister.entry(entry).map_err(&failed)?;
+            lister.entry(entry)?;
         }
         for (path, error) in listing.strays {
             console.note(&format!(
@@ -48,7 +58,7 @@ pub(crate) fn ls(command: &Ls, global: &Global, console: &Console) -> Result<Exi
     }
     for found in vault.walk(dir) {
         match found {
-            Found::Entry(entry) => lister.entry(&entry).map_err(&failed)?,
+            Found::Entry(entry) => lister.entry(&entry)?,
             Found::Stray(path, error) => {
                 console.note(&format!(
                     "warning: {} is no part of the model: {error}",
@@ -63,6 +73,7 @@ pub(crate) fn ls(command: &Ls, global: &Global, console: &Console) -> Result<Exi
 
 struct Lister<'a> {
     model: &'a Model,
+    location: &'a Path,
     console: &'a Console,
     long: bool,
     json: bool,
@@ -70,14 +81,15 @@ struct Lister<'a> {
 }
 
 impl Lister<'_> {
-    fn entry(&mut self, entry: &Entry) -> Result<(), modelseal::gocryptfs::Error> {
+    fn entry(&mut self, entry: &Entry) -> Result<(), Failure> {
         let vault = self.model.vault();
+        let failed = Failure::vault(self.location);
         let details = if self.long || self.json {
             let target = match entry.kind() {
-                Kind::Symlink => Some(vault.read_link(entry)?),
+                Kind::Symlink => Some(vault.read_link(entry).map_err(&failed)?),
                 _ => None,
             };
-            Some((vault.metadata(entry)?, target))
+            Some((vault.metadata(entry).map_err(&failed)?, target))
         } else {
             None
         };
@@ -98,9 +110,7 @@ impl Lister<'_> {
             line.extend_from_slice(&console::name(target));
         }
         line.push(b'\n');
-        // A reader that has seen enough closes the pipe; that is no failure of listing.
-        let _ = std::io::stdout().lock().write_all(&line);
-        Ok(())
+        std::io::stdout().lock().write_all(&line).map_err(Failure::Output)
     }
 
     fn finish(self) -> Result<Exit, Failure> {

@@ -62,6 +62,14 @@ pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Re
     let model = Model::open(location, key, &global.open_options())?;
     let vault = model.vault();
     let start = vault.lookup(&command.path).map_err(&failed)?;
+    if start.kind() != Kind::Dir {
+        let path = location.join(&command.path);
+        return Err(Failure::io(
+            &path,
+            "checking",
+            io::ErrorKind::NotADirectory.into(),
+        ));
+    }
     let dir = vault.dir(&start).map_err(&failed)?;
     console.catch_signals();
     let (files, bytes) = size(vault, &dir);

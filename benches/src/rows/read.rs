@@ -1,0 +1,133 @@
+//! Reading the whole big file on all cores.
+
+use std::cell::RefCell;
+
+use chunk_cipher::store::ReadMode;
+use chunk_cipher::{Buffer, Engine};
+use modelseal::Model;
+
+use super::{Context, Measured};
+use crate::error::Result;
+use crate::fixture::{FILE, Sample};
+use crate::measure::{Samples, Side, Unit, compare, in_turns, seconds, timed};
+use crate::memory::Unprepared;
+use crate::peers::{Prepared, dd, read_plain};
+use crate::repeating::Blocks;
+
+/// Opens the file, reads all of it and closes it.
+fn read_sealed(model: &Model, out: &mut [u8]) -> Result<()> {
+    Ok(model.file(FILE)?.read_into(0, out)?)
+}
+
+/// Memory of the file's length, touched.
+fn touched_buffer(sample: &Sample) -> Result<Buffer> {
+    let mut buffer = Buffer::new(sample.len())?;
+    buffer.fill(1);
+    Ok(buffer)
+}
+
+/// Into memory touched before, beside the plain file into the same memory.
+pub(super) fn touched(context: &Context, sample: &Sample) -> Result<Measured> {
+    let model = sample.open(ReadMode::Auto)?;
+    let buffer = RefCell::new(touched_buffer(sample)?);
+    let pair = compare(
+        context.rounds(),
+        || seconds(|| read_sealed(&model, &mut buffer.borrow_mut())),
+        || seconds(|| read_plain(&context.pool, &sample.plain(), &mut buffer.borrow_mut())),
+    )?;
+    read_sealed(&model, &mut buffer.borrow_mut())?;
+    sample.expect_bytes(&buffer.borrow())?;
+    Ok(Measured::times(pair, Unit::Bytes(sample.len())))
+}
+
+/// Into memory touched before, beside `dd` from the same vault mounted by gocryptfs, mounted anew each round so that
+/// no plaintext is cached.
+pub(super) fn mount(context: &Context, sample: &Sample) -> Result<Measured> {
+    let gocryptfs = Prepared::new(&sample.vault(), sample.dir())?;
+    // The peer reads the same bytes.
+    sample.expect_plain(&gocryptfs.mount()?.path().join(FILE))?;
+    let model = sample.open(ReadMode::Auto)?;
+    let mut buffer = touched_buffer(sample)?;
+    let pair = compare(
+        context.rounds(),
+        || seconds(|| read_sealed(&model, &mut buffer)),
+        || {
+            let mount = gocryptfs.mount()?;
+            seconds(|| dd(&mount.path().join(FILE)))
+        },
+    )?;
+    Ok(Measured::times(pair, Unit::Bytes(sample.len()))
+        .note("bs=4M, mounted anew each round, bytes compared once"))
+}
+
+/// Into fresh memory, beside the plain file into memory made the same way.
+pub(super) fn fresh(context: &Context, sample: &Sample) -> Result<Measured> {
+    let plain = || {
+        let (seconds, _) = timed(|| {
+            let mut buffer = Buffer::new(sample.len())?;
+            read_plain(&context.pool, &sample.plain(), &mut buffer)?;
+            Ok(buffer)
+        })?;
+        Ok(seconds)
+    };
+    against_fresh(context, sample, plain)
+}
+
+/// Into fresh memory, beside the plain file into fresh memory as a program gets it that does not prepare it.
+pub(super) fn fresh_small_pages(context: &Context, sample: &Sample) -> Result<Measured> {
+    let plain = || {
+        let (seconds, _) = timed(|| {
+            let mut memory = Unprepared::new(sample.len())?;
+            read_plain(&context.pool, &sample.plain(), &mut memory)?;
+            Ok(memory)
+        })?;
+        Ok(seconds)
+    };
+    against_fresh(context, sample, plain)
+}
+
+fn against_fresh(context: &Context, sample: &Sample, plain: impl FnMut() -> Result<f64>) -> Result<Measured> {
+    let model = sample.open(ReadMode::Auto)?;
+    let sealed = || {
+        let (seconds, _) = timed(|| Ok(model.read(FILE)?))?;
+        Ok(seconds)
+    };
+    let pair = compare(context.rounds(), sealed, plain)?;
+    sample.expect_bytes(&model.read(FILE)?)?;
+    Ok(Measured::times(pair, Unit::Bytes(sample.len())))
+}
+
+/// Where the time of the big read goes: the same with one thing less each. Returns what and its seconds.
+pub(crate) fn dissect(context: &Context, sample: &Sample) -> Result<Vec<(&'static str, f64)>> {
+    let model = sample.open(ReadMode::Auto)?;
+    let copying = sample.open(ReadMode::Copy)?;
+    let kept = model.file(FILE)?;
+    let blocks = Blocks::new()?;
+    let repeating = blocks.file(sample.len())?;
+    let cached = || chunk_cipher::Sealed::new(&repeating, &blocks, repeating.len);
+    let buffer = RefCell::new(touched_buffer(sample)?);
+    let out = || buffer.borrow_mut();
+    let engine = Engine::new(context.pool.clone());
+
+    let mut plain = || seconds(|| read_plain(&context.pool, &sample.plain(), &mut out()));
+    let mut whole = || seconds(|| read_sealed(&model, &mut out()));
+    let mut mapped = || seconds(|| Ok(kept.read_into(0, &mut out())?));
+    let mut copied = || seconds(|| read_sealed(&copying, &mut out()));
+    let mut scanned = || seconds(|| Ok(kept.scan(&()).map(drop)?));
+    let mut repeated = || seconds(|| Ok(engine.read_into(cached(), 0, &mut out())?));
+    let mut all: [(&str, Side<'_>); 6] = [
+        ("parallel pread of the plain file", &mut plain),
+        ("read: open, read, close", &mut whole),
+        ("read, ciphertext already mapped", &mut mapped),
+        ("read, ciphertext copied instead of mapped", &mut copied),
+        ("read, destination in cache (verify)", &mut scanned),
+        ("read, source in cache", &mut repeated),
+    ];
+    let names = all.each_ref().map(|(name, _)| *name);
+    let mut sides: Vec<Side<'_>> = all.iter_mut().map(|(_, side)| &mut **side as Side<'_>).collect();
+    let samples = in_turns(context.rounds(), &mut sides)?;
+    Ok(names
+        .into_iter()
+        .zip(samples.iter().map(Samples::median))
+        .collect())
+}
