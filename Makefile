@@ -3,7 +3,7 @@
 CARGO ?= cargo
 FUZZ_SECONDS ?= 600
 # Tests of chunk-cipher that reach its unsafe code, as filters of the test harness.
-VALGRIND_TESTS ?= aead store engine
+VALGRIND_TESTS ?= aead store engine buffer pool
 
 # Without AWS-LC these two are Rust alone.
 PORTABLE := -p chunk-cipher -p gocryptfs-core --no-default-features

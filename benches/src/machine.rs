@@ -98,6 +98,15 @@ pub(crate) fn describe(context: &Context) -> Vec<(&'static str, String)> {
         ),
         ("disk", disk),
         (
+            "free memory",
+            if host_takes_free_memory() {
+                "the host may take it back"
+            } else {
+                "kept"
+            }
+            .to_owned(),
+        ),
+        (
             "gocryptfs",
             peers::version("gocryptfs", "-version").unwrap_or_else(|| "not installed".into()),
         ),
@@ -111,6 +120,19 @@ pub(crate) fn describe(context: &Context) -> Vec<(&'static str, String)> {
         ),
         ("load before", load()),
     ]
+}
+
+/// Whether this is a virtual machine that reports its free pages to its host (`VIRTIO_BALLOON_F_REPORTING`).
+fn host_takes_free_memory() -> bool {
+    const REPORTING: usize = 5;
+    let Ok(drivers) = fs::read_dir("/sys/bus/virtio/drivers/virtio_balloon") else {
+        return false;
+    };
+    let features = |entry: fs::DirEntry| fs::read_to_string(entry.path().join("features")).ok();
+    drivers
+        .flatten()
+        .filter_map(features)
+        .any(|bits| bits.as_bytes().get(REPORTING) == Some(&b'1'))
 }
 
 /// The load average, and how idle the processors are right now.

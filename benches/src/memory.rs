@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::fs;
+use std::hint::black_box;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 use std::slice;
@@ -10,6 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use modelseal::Buffer;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use crate::error::Result;
@@ -61,6 +63,16 @@ impl DerefMut for Unprepared {
         // SAFETY: as above, and `&mut self` makes the access exclusive.
         unsafe { slice::from_raw_parts_mut(self.data.as_ptr(), self.len) }
     }
+}
+
+/// Touches `len` bytes and gives them back, so that what the system hands out next is memory that it really has. The
+/// host of a virtual machine may have taken back what was free, and fetching it again, which takes several times as
+/// long as the rest of a page fault, would hit one side and not the other.
+pub(crate) fn refresh_free(len: usize) -> Result<()> {
+    let mut buffer = Buffer::new(len)?;
+    buffer.fill(1);
+    black_box(&buffer);
+    Ok(())
 }
 
 /// By how many bytes this process's own memory (anonymous and shared, not what it has mapped of files) grows at

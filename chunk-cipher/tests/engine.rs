@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock};
 
 use chunk_cipher::aead::{self, Algorithm};
 use chunk_cipher::store::{ReadAt, Windows, WriteAt};
-use chunk_cipher::{Buffer, Codec, Engine, Error, Pool, Progress, Scan, Sealed};
+use chunk_cipher::{Buffer, Codec, Engine, Error, Layout, Pool, Progress, Scan, Sealed};
 use proptest::prelude::*;
 
 #[path = "common/codec.rs"]
@@ -371,6 +371,45 @@ fn engine_absurd_lengths_are_errors() {
     }
 }
 
+/// Chunks without anything added, none of which ever opens.
+#[derive(Debug)]
+struct Bare(Layout);
+
+impl Codec for Bare {
+    fn layout(&self) -> Layout {
+        self.0
+    }
+
+    fn nonce_len(&self) -> usize {
+        0
+    }
+
+    fn open_chunk(&self, index: u64, _: &[u8], plain: &mut [u8]) -> chunk_cipher::Result<()> {
+        plain.fill(0);
+        Err(Error::Chunk { chunk: index })
+    }
+
+    fn seal_chunk(&self, _: u64, _: &[u8], _: &[u8], _: &mut [u8]) -> chunk_cipher::Result<()> {
+        unreachable!("nothing is sealed")
+    }
+}
+
+#[test]
+fn engine_absurd_lengths_without_overhead_are_errors() {
+    let file = Memory(bytes(100_000));
+    for chunk_len in [1000, 4096] {
+        let codec = Bare(Layout::new(0, chunk_len, 0));
+        let view = Sealed::new(&file, &codec, u64::MAX);
+        for len in [1, 5000, 400_000] {
+            let mut out = vec![0xaa; len];
+            let result = ENGINE.read_into(view, view.len() - len as u64, &mut out);
+            assert!(matches!(result, Err(Error::Changed)), "{result:?}");
+            assert!(out.iter().all(|byte| *byte == 0));
+        }
+        assert!(ENGINE.scan(view, &()).is_err());
+    }
+}
+
 #[test]
 fn engine_scan_finds_exactly_what_is_damaged() {
     let codec = TestCodec::new(1000);
@@ -578,7 +617,7 @@ fn engine_failing_writes_name_the_offset() {
 struct Panics(TestCodec);
 
 impl Codec for Panics {
-    fn layout(&self) -> chunk_cipher::Layout {
+    fn layout(&self) -> Layout {
         self.0.layout()
     }
 

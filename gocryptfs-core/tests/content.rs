@@ -37,6 +37,11 @@ fn scan(vault: &Vault<MemoryStore>) -> chunk_cipher::Scan {
     open(vault).and_then(|file| file.scan(&())).expect("readable")
 }
 
+/// The blocks that a scan finds damaged.
+fn damaged(vault: &Vault<MemoryStore>) -> Vec<u64> {
+    scan(vault).damaged.into_iter().flatten().collect()
+}
+
 /// What is written here opens by hand on the portable backend, and the other way round.
 #[test]
 fn every_length_of_every_cipher_in_both_directions() -> Result<(), Error> {
@@ -92,14 +97,8 @@ fn holes_are_full_blocks_of_zeros() -> Result<(), Error> {
             store.put("f", stored);
             assert_eq!(read(&vault, "f")?, expected);
             let scan = scan(&vault);
-            assert_eq!(
-                scan.holes
-                    .into_iter()
-                    .flatten()
-                    .map(|n| n as usize)
-                    .collect::<Vec<_>>(),
-                holes
-            );
+            let found = scan.holes.into_iter().flatten();
+            assert!(found.eq(holes.iter().map(|hole| *hole as u64)));
             assert!(scan.damaged.is_empty());
         }
         // Also as the last block, where the file ends with it.
@@ -125,7 +124,7 @@ fn holes_are_full_blocks_of_zeros() -> Result<(), Error> {
             stored.resize(18 + block + tail, 0);
             store.put("f", stored);
             assert_eq!(damaged_block(read(&vault, "f")), 1, "{tail} zeros");
-            assert_eq!(scan(&vault).damaged, [1..2]);
+            assert_eq!(damaged(&vault), [1]);
         }
     }
     Ok(())
@@ -261,7 +260,7 @@ fn blocks_belong_to_their_place_and_file() {
         swapped[block(2)].copy_from_slice(&sealed[block(1)]);
         store.put("f", swapped);
         assert_eq!(damaged_block(read(&vault, "f")), 1);
-        assert_eq!(scan(&vault).damaged, [1..3]);
+        assert_eq!(damaged(&vault), [1, 2]);
 
         // The same place in another file with the same content.
         let mut mixed = sealed.clone();
@@ -271,7 +270,7 @@ fn blocks_belong_to_their_place_and_file() {
         let mut missing = sealed.clone();
         missing.drain(block(0));
         store.put("f", missing);
-        assert_eq!(scan(&vault).damaged, [0..2]);
+        assert_eq!(damaged(&vault), [0, 1]);
     }
 }
 

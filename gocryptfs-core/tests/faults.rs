@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use chunk_cipher::Progress;
 use chunk_cipher::store::{Attributes, ReadAt};
+use gocryptfs_core::conf::CONF_NAME;
 use gocryptfs_core::{
-    Error, Flags, Found, NameScheme, PARTIAL_CONF_NAME, Result, Source, Vault, VaultWriter, WriteDir,
-    read_conf,
+    Entry, Error, Flags, Found, NameScheme, PARTIAL_CONF_NAME, Result, Source, Vault, VaultWriter, WriteDir,
+    read_conf, replace_conf,
 };
 
 #[path = "common/memory.rs"]
@@ -19,7 +20,7 @@ mod vault;
 
 use memory::{MemoryStore, Op, injected, is_injected};
 use sample::{long, sample_vault, write_sample};
-use vault::{CONTENT_CIPHERS, NAME_SCHEMES, Plain, bytes, conf, open, read, write, writer};
+use vault::{CONTENT_CIPHERS, NAME_SCHEMES, PASSWORD, Plain, bytes, conf, master, open, read, write, writer};
 
 fn flags() -> Flags {
     Flags::new(CONTENT_CIPHERS[0], NameScheme::Encrypted)
@@ -42,6 +43,9 @@ fn blamed(error: &Error) -> (&Path, bool) {
     }
 }
 
+/// What fails where, and for what it is needed.
+type Check<'a> = (Op, &'a Entry, &'a mut dyn FnMut() -> Result<()>);
+
 #[test]
 fn reading_fails_with_the_path() -> Result<()> {
     for scheme in NAME_SCHEMES {
@@ -51,8 +55,7 @@ fn reading_fails_with_the_path() -> Result<()> {
             vault.lookup("link".as_ref())?,
         );
         let mut out = [0xaa; 4096];
-        // What fails where, and for what it is needed.
-        let checks: [(Op, &gocryptfs_core::Entry, &mut dyn FnMut() -> Result<()>); 6] = [
+        let checks: [Check<'_>; 6] = [
             (Op::Open, &file, &mut || vault.open_file(&file).map(|_| ())),
             (Op::ReadBehind(17), &file, &mut || {
                 vault.open_file(&file).map(|_| ())
@@ -219,6 +222,8 @@ fn a_file_is_written_whole_or_not_at_all() -> Result<()> {
     Ok(())
 }
 
+type Attempt<'a> = (Op, &'a dyn Fn(&WriteDir) -> Result<()>);
+
 #[test]
 fn a_long_name_alone_is_no_file() -> Result<()> {
     let store = MemoryStore::new();
@@ -227,7 +232,7 @@ fn a_long_name_alone_is_no_file() -> Result<()> {
     let root = writer.root()?;
     let name = [b'l'; 200];
     // The name goes first, so that there is never a file without one.
-    let tries: [(Op, &dyn Fn(&WriteDir) -> Result<()>); 3] = [
+    let tries: [Attempt<'_>; 3] = [
         (Op::CreateDir, &|root| writer.create_dir(root, &name).map(|_| ())),
         (Op::CreateSymlink, &|root| {
             writer.write_symlink(root, &name, b"x", &Attributes::default())
@@ -283,7 +288,7 @@ fn the_steps_of_resuming_fail_with_the_path() -> Result<()> {
     let first = writer(&store, &conf)?;
     write(&first, &first.root()?, b"f", b"content", &Attributes::default())?;
     store.fail_at(Op::Metadata, "gocryptfs.conf");
-    let resumed = VaultWriter::resume(store.clone(), &vault::master(), vault::ENGINE.clone());
+    let resumed = VaultWriter::resume(store.clone(), &master(), vault::ENGINE.clone());
     assert!(blamed(&resumed.expect_err("it fails")).1);
     store.heal();
     let root = first.root()?;
@@ -317,5 +322,61 @@ fn small_files_are_read_no_further_than_they_may_go() -> Result<()> {
     assert!(vault.root().is_err() && read_conf(&store).is_err());
     let read = store.bytes_read() - before;
     assert!(read <= 17 + (1 << 20) + 1, "{read} bytes");
+    Ok(())
+}
+
+#[test]
+fn a_conf_is_replaced_in_one_step_or_not_at_all() -> Result<()> {
+    for scheme in NAME_SCHEMES {
+        let store = MemoryStore::new();
+        let new = conf(Flags::new(CONTENT_CIPHERS[0], scheme), 0);
+        assert!(matches!(replace_conf(&store, &new), Err(Error::NotAVault { .. })));
+        let writer = writer(&store, &conf(Flags::new(CONTENT_CIPHERS[0], scheme), 0))?;
+        // Nor does it make a vault of one that is incomplete.
+        assert!(matches!(replace_conf(&store, &new), Err(Error::NotAVault { .. })));
+        writer.finish(&Attributes::default())?;
+
+        let old = store.content(CONF_NAME);
+        assert_ne!(old, new.to_json().as_bytes());
+        for op in [
+            Op::Create,
+            Op::WriteBehind(10),
+            Op::Commit,
+            Op::Sync,
+            Op::Rename,
+            Op::Metadata,
+        ] {
+            store.fail(op);
+            let Err(Error::Io { source, .. }) = replace_conf(&store, &new) else {
+                panic!("{op:?}");
+            };
+            assert!(is_injected(&source), "{op:?}");
+            assert_eq!(store.content(CONF_NAME), old, "{op:?}");
+            assert_eq!(store.pending(), 0);
+            store.heal();
+        }
+        // What those left is no hindrance.
+        assert!(store.paths().contains(&"gocryptfs.conf.new".into()));
+        replace_conf(&store, &new)?;
+        assert_eq!(read_conf(&store)?, new);
+        assert_eq!(store.tree()[Path::new(CONF_NAME)].mode, 0o400);
+        assert!(!store.paths().contains(&"gocryptfs.conf.new".into()));
+        let unlocked = new.unlock(PASSWORD, 1 << 30)?;
+        assert_eq!(unlocked.to_export(), master().to_export());
+
+        // A file of the user's is not taken for a leftover; only among plaintext names it could be one.
+        for content in [&b""[..], b"\0\x02sealed"] {
+            store.put("gocryptfs.conf.new", content);
+            let replaced = replace_conf(&store, &new);
+            if scheme == NameScheme::Plaintext {
+                assert!(
+                    matches!(replaced, Err(Error::Io { path, .. }) if path == Path::new("gocryptfs.conf.new"))
+                );
+                assert_eq!(store.content("gocryptfs.conf.new"), content);
+            } else {
+                replaced?;
+            }
+        }
+    }
     Ok(())
 }

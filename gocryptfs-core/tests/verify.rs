@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex};
 
-use chunk_cipher::Progress;
+use chunk_cipher::store::Kind;
+use chunk_cipher::{Engine, Pool, Progress};
 use gocryptfs_core::names::DIR_IV_NAME;
 use gocryptfs_core::{Conf, Damage, Error, Flags, Found, NameScheme, Result, Vault, Verified, read_conf};
 use proptest::prelude::*;
@@ -79,7 +80,7 @@ fn everything_damaged_is_reported() -> Result<()> {
         let long = long();
         // A block, a header, a file that cannot be read, an attribute of a file, of a directory and of the root.
         store.edit(stored(&vault, "a/deep/model.safetensors"), |content| {
-            content[18 + 4128 + 7] ^= 1
+            content[18 + 4128 + 7] ^= 1;
         });
         store.edit(stored(&vault, "b"), |content| content[0] = 1);
         store.fail_at(Op::Open, stored(&vault, "a/config.json"));
@@ -115,7 +116,7 @@ fn everything_damaged_is_reported() -> Result<()> {
         assert!(damaged.keys().eq(&expected), "{damaged:?}");
         let error = |path: &str| &damaged[Path::new(path)];
         assert!(
-            matches!(error("a/deep/model.safetensors"), Error::Blocks { blocks, .. } if *blocks == [1..2])
+            matches!(error("a/deep/model.safetensors"), Error::Blocks { blocks, .. } if blocks.len() == 1 && blocks[0] == (1..2))
         );
         assert!(matches!(error("b"), Error::Header { .. }));
         assert!(matches!(error("a/config.json"), Error::Io { .. }));
@@ -176,7 +177,9 @@ fn a_check_can_be_called_off() -> Result<()> {
         }
     }
 
-    let (_, vault) = sample_vault(Flags::new(CONTENT_CIPHERS[0], NameScheme::Encrypted), 0)?;
+    let (store, conf) = &SAMPLES[0];
+    let one_thread = Engine::new(Pool::with_threads(1));
+    let vault = Vault::open(store.clone(), conf.clone(), &vault::master(), one_thread)?;
     let stop = Stop(AtomicU64::new(0));
     let cancelled = vault.verify(vault.root()?, &stop, &|damage| panic!("{damage:?}"));
     assert!(matches!(
@@ -185,8 +188,10 @@ fn a_check_can_be_called_off() -> Result<()> {
             source: chunk_cipher::Error::Cancelled
         })
     ));
-    let seen = stop.0.into_inner();
-    assert!(seen > 0 && seen < whole().bytes, "{seen}");
+    // The first file that has any content, and no other.
+    let lens = sample().into_values().filter(|item| item.kind() == Kind::File);
+    let first = lens.map(|item| item.len()).find(|len| *len > 0);
+    assert_eq!(Some(stop.0.into_inner()), first);
     Ok(())
 }
 
@@ -214,7 +219,7 @@ fn ask_everything(store: &MemoryStore, vault: &Vault<MemoryStore>) {
     let _ = (vault.check_key(), read_conf(store));
     let Ok(root) = vault.root() else { return };
     let _ = vault.verify(root.clone(), &(), &|damage| {
-        drop(format!("{} {:?}", damage.error, damage.path))
+        drop(format!("{} {:?}", damage.error, damage.path));
     });
     for found in vault.walk(root) {
         let Found::Entry(entry) = found else { continue };

@@ -99,13 +99,16 @@ impl Planner {
         }
         self.within.push(id);
         let failed = |error| Error::io(&source, "listing", error);
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(&source).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
+        let listed = fs::read_dir(&source).map_err(failed)?;
+        let names = listed.map(|entry| Ok(entry.map_err(failed)?.file_name()));
+        let mut names = names.collect::<Result<Vec<_>>>()?;
+        // In this order something wrong is the same in every run.
+        names.sort_unstable();
+        let mut entries = Vec::with_capacity(names.len());
+        for name in names {
             let entry = self.entry(source.join(&name), real.join(&name))?;
             entries.push((name, entry));
         }
-        entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         self.within.pop();
         let modified = modified(&source, metadata)?;
         Ok(PlanDir {

@@ -175,11 +175,8 @@ fn sealing_survives_being_killed_at_any_point() {
             ];
             assert_eq!(gocryptfs::run(args).status.code(), Some(11));
         }
-        assert_eq!(
-            stored(&place.path("vault")),
-            before,
-            "{when:?}: looking changes nothing"
-        );
+        let unchanged = stored(&place.path("vault")) == before;
+        assert!(unchanged, "{when:?}: looking changes nothing");
 
         let done = place
             .keyed(&[&args[..], &["--resume", "--json"]].concat())
@@ -352,7 +349,7 @@ fn other_options_and_keys_are_refused() {
         fs::write(place.path("other"), "another key, zW7-kq2").unwrap();
         let args = [&resume[..], made_with, &["--key", "file:other"]].concat();
         place.run(args).fails(3, &["vault", "wrong password"]);
-        assert_eq!(stored(&place.path("vault")), before);
+        assert!(stored(&place.path("vault")) == before);
         let done = place
             .keyed(&[&resume[..], made_with, &["--json"]].concat())
             .ends(0)

@@ -9,8 +9,8 @@ use modelseal::Model;
 use super::{Context, Measured};
 use crate::error::Result;
 use crate::fixture::{FILE, Sample};
-use crate::measure::{Samples, Side, Unit, compare, in_turns, seconds, timed};
-use crate::memory::Unprepared;
+use crate::measure::{Samples, Side, Unit, compare, in_turns, seconds};
+use crate::memory::{Unprepared, refresh_free};
 use crate::peers::{Prepared, dd, read_plain};
 use crate::repeating::Blocks;
 
@@ -53,6 +53,7 @@ pub(super) fn mount(context: &Context, sample: &Sample) -> Result<Measured> {
         || seconds(|| read_sealed(&model, &mut buffer)),
         || {
             let mount = gocryptfs.mount()?;
+            refresh_free(sample.len())?;
             seconds(|| dd(&mount.path().join(FILE)))
         },
     )?;
@@ -62,37 +63,40 @@ pub(super) fn mount(context: &Context, sample: &Sample) -> Result<Measured> {
 
 /// Into fresh memory, beside the plain file into memory made the same way.
 pub(super) fn fresh(context: &Context, sample: &Sample) -> Result<Measured> {
-    let plain = || {
-        let (seconds, _) = timed(|| {
-            let mut buffer = Buffer::new(sample.len())?;
-            read_plain(&context.pool, &sample.plain(), &mut buffer)?;
-            Ok(buffer)
-        })?;
-        Ok(seconds)
-    };
-    against_fresh(context, sample, plain)
+    against_fresh(context, sample, || {
+        let mut buffer = Buffer::new(sample.len())?;
+        read_plain(&context.pool, &sample.plain(), &mut buffer)?;
+        Ok(buffer)
+    })
 }
 
 /// Into fresh memory, beside the plain file into fresh memory as a program gets it that does not prepare it.
 pub(super) fn fresh_small_pages(context: &Context, sample: &Sample) -> Result<Measured> {
-    let plain = || {
-        let (seconds, _) = timed(|| {
-            let mut memory = Unprepared::new(sample.len())?;
-            read_plain(&context.pool, &sample.plain(), &mut memory)?;
-            Ok(memory)
-        })?;
-        Ok(seconds)
-    };
-    against_fresh(context, sample, plain)
+    against_fresh(context, sample, || {
+        let mut memory = Unprepared::new(sample.len())?;
+        read_plain(&context.pool, &sample.plain(), &mut memory)?;
+        Ok(memory)
+    })
 }
 
-fn against_fresh(context: &Context, sample: &Sample, plain: impl FnMut() -> Result<f64>) -> Result<Measured> {
+/// Both sides make their memory on the clock, and free it off the clock.
+fn against_fresh<M>(
+    context: &Context,
+    sample: &Sample,
+    mut plain: impl FnMut() -> Result<M>,
+) -> Result<Measured> {
     let model = sample.open(ReadMode::Auto)?;
-    let sealed = || {
-        let (seconds, _) = timed(|| Ok(model.read(FILE)?))?;
-        Ok(seconds)
-    };
-    let pair = compare(context.rounds(), sealed, plain)?;
+    let pair = compare(
+        context.rounds(),
+        || {
+            refresh_free(sample.len())?;
+            seconds(|| Ok(model.read(FILE)?))
+        },
+        || {
+            refresh_free(sample.len())?;
+            seconds(&mut plain)
+        },
+    )?;
     sample.expect_bytes(&model.read(FILE)?)?;
     Ok(Measured::times(pair, Unit::Bytes(sample.len())))
 }

@@ -7,11 +7,13 @@ use super::{Context, Measured};
 use crate::error::Result;
 use crate::fixture::{FAST_LOG_N, FILE, Sample, key, seal_options};
 use crate::measure::{Unit, compare, seconds};
+use crate::memory::refresh_free;
 use crate::peers::{self, Mount};
 
 /// Seals the sample's plain directory anew, and returns the seconds that takes without removing it again.
 fn seal(sample: &Sample) -> Result<f64> {
     let destination = sample.dir().join("sealed");
+    refresh_free(sample.len())?;
     let time = seconds(|| {
         Ok(modelseal::seal(
             &sample.plain_dir(),
@@ -27,6 +29,7 @@ fn seal(sample: &Sample) -> Result<f64> {
 
 /// Copies the sample's plain file to `destination`, and returns the seconds that takes.
 fn copy(sample: &Sample, destination: &Path) -> Result<f64> {
+    refresh_free(sample.len())?;
     let time = seconds(|| peers::cp(&sample.plain(), destination))?;
     fs::remove_file(destination)?;
     Ok(time)

@@ -59,7 +59,7 @@ pub fn is_long_name(stored: &[u8]) -> LongName {
 }
 
 /// The encrypted name in the content of a `gocryptfs.longname.*.name` file. To refuse content that belongs
-/// to another file, compare [`NameCipher::long_name_hash`] of it with the file's stored name.
+/// to another file, compare [`NameCipher::long_name_hash`](super::NameCipher::long_name_hash) of it with the file's stored name.
 ///
 /// # Errors
 /// [`Error::LongName`] where it is empty, longer than [`LONG_NAME_MAX_LEN`], or not base64.
