@@ -347,8 +347,9 @@ enum State {
 /// Opens one chunk into `plain` to see what it is.
 fn inspect(file: Sealed<'_>, index: u64, plain: &mut [u8]) -> Result<State> {
     let mut state = State::Sound;
+    let overhead = overhead(file.codec)?;
     copy_stored(file, index..index + 1, |_, stored| {
-        state = match open_one(file.codec, index, stored, plain) {
+        state = match open_one(file.codec, overhead, index, stored, plain) {
             Ok(()) if file.codec.is_hole(stored) => State::Hole,
             Ok(()) => State::Sound,
             Err(Error::Chunk { .. }) => State::Damaged,
@@ -531,19 +532,20 @@ fn copy_stored(
 /// within a chunk.
 fn open_chunks(file: Sealed<'_>, first: u64, stored: &[u8], offset: u64, out: &mut [u8]) -> Result<()> {
     let layout = file.codec.layout();
-    let file_len = file.len();
+    let (chunk_len, file_len) = (layout.chunk_len(), file.len());
+    let (stride, overhead) = (stride(file.codec)?, overhead(file.codec)?);
     let mut rest = out;
     let mut at = offset;
-    for (index, stored) in (first..).zip(stored.chunks(stride(file.codec)?)) {
-        let chunk = index * layout.chunk_len()..file_len.min((index + 1) * layout.chunk_len());
+    for (index, stored) in (first..).zip(stored.chunks(stride)) {
+        let chunk = index * chunk_len..file_len.min((index + 1) * chunk_len);
         let want = length(&(at..chunk.end))?.min(rest.len());
         let (here, behind) = rest.split_at_mut(want);
         prefetch::for_write(behind);
         if at == chunk.start && want == length(&chunk)? {
-            open_one(file.codec, index, stored, here)?;
+            open_one(file.codec, overhead, index, stored, here)?;
         } else {
             let mut whole = Zeroizing::new(vec![0; length(&chunk)?]);
-            open_one(file.codec, index, stored, &mut whole)?;
+            open_one(file.codec, overhead, index, stored, &mut whole)?;
             let from = length(&(chunk.start..at))?;
             here.copy_from_slice(&whole[from..from + want]);
         }
@@ -559,8 +561,8 @@ fn open_chunks(file: Sealed<'_>, first: u64, stored: &[u8], offset: u64, out: &m
 }
 
 /// Opens one chunk; one whose stored bytes cannot hold this much plaintext is damaged.
-fn open_one(codec: &dyn Codec, index: u64, stored: &[u8], plain: &mut [u8]) -> Result<()> {
-    if stored.len() != plain.len() + overhead(codec)? {
+fn open_one(codec: &dyn Codec, overhead: usize, index: u64, stored: &[u8], plain: &mut [u8]) -> Result<()> {
+    if stored.len() != plain.len() + overhead {
         plain.fill(0);
         return Err(Error::Chunk { chunk: index });
     }

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 /// Whether gocryptfs can be run. Where it cannot, a test is skipped, but not in CI.
 pub(crate) fn is_available() -> bool {
     let program = Command::new("gocryptfs").arg("-version").output();
-    let lack = match program {
-        Err(error) => format!("gocryptfs cannot be run: {error}"),
-        Ok(_) if !Path::new("/dev/fuse").exists() => "there is no /dev/fuse".to_owned(),
-        Ok(_) => return true,
+    let device = fs::File::options().read(true).write(true).open("/dev/fuse");
+    let lack = match (program, device) {
+        (Err(error), _) => format!("gocryptfs cannot be run: {error}"),
+        (_, Err(error)) => format!("/dev/fuse cannot be opened: {error}"),
+        _ => return true,
     };
     assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{lack}");
     eprintln!("SKIPPED: {lack}");

@@ -52,9 +52,10 @@ pub(crate) struct Global {
         global = true,
         value_name = "N",
         default_value_t = 0,
-        env = "MODELSEAL_THREADS"
+        env = "MODELSEAL_THREADS",
+        value_parser = clap::value_parser!(u16).range(..=1024)
     )]
-    threads: usize,
+    threads: u16,
     /// How stored bytes are read: `auto` borrows the page cache where that is safe, `copy` never does
     #[arg(
         long,
@@ -92,7 +93,7 @@ impl Global {
         Engine::new(if self.threads == 0 {
             Pool::shared()
         } else {
-            Pool::with_threads(self.threads)
+            Pool::with_threads(usize::from(self.threads))
         })
     }
 
