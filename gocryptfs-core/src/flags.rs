@@ -157,7 +157,7 @@ impl Flags {
         } else if without(Self::AES_SIV, Self::GCM_IV128) {
             "AESSIV needs GCMIV128"
         } else if !self.contains(Self::XCHACHA20_POLY1305) && !self.contains(Self::GCM_IV128) {
-            "AES-GCM needs GCMIV128; vaults from before gocryptfs 1.0 are not supported"
+            "AES-GCM needs GCMIV128; vaults from before gocryptfs 0.7 are not supported"
         } else if both(Self::PLAINTEXT_NAMES, Self::EME_NAMES) {
             "PlaintextNames and EMENames exclude each other"
         } else if both(Self::PLAINTEXT_NAMES, Self::DIR_IV) {

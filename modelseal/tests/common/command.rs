@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -94,6 +94,19 @@ impl From<Output> for Run {
 /// A temporary directory with a key file in it.
 pub(crate) struct Place {
     dir: TempDir,
+}
+
+impl Drop for Place {
+    /// Directories that may not be written to could not be removed but by root.
+    fn drop(&mut self) {
+        let mut dirs = vec![self.dir.path().to_path_buf()];
+        while let Some(dir) = dirs.pop() {
+            let _ = fs::set_permissions(&dir, fs::Permissions::from_mode(0o700));
+            let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+            let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+            dirs.extend(entries.filter(is_dir).map(|entry| entry.path()));
+        }
+    }
 }
 
 impl Place {
