@@ -148,12 +148,12 @@ fn is_refused(place: &Place) {
 fn sealing_survives_being_killed_at_any_point() {
     let with_gocryptfs = gocryptfs::is_available();
     let mut partial = 0;
-    for when in points() {
+    for (n, when) in points().enumerate() {
         if partial == KILLS {
             break;
         }
         let place = Place::new();
-        model(&place, 12 << 20);
+        model(&place, (10 + n % 4) << 20);
         let args = ["encrypt", "--scrypt-n", "10", "source", "vault"];
         interrupted(&place, &args, "vault", PARTIAL, when, Signal::KILL);
         let before = stored(&place.path("vault"));
@@ -200,10 +200,7 @@ fn sealing_survives_being_killed_at_any_point() {
         assert_eq!(done["kept"], before.keys().filter(own).count(), "{when:?}");
         completed(&place, with_gocryptfs);
     }
-    assert!(
-        partial >= 12,
-        "only {partial} runs were killed before they were done"
-    );
+    assert_eq!(partial, KILLS, "runs that were killed before they were done");
 }
 
 /// The vault is whole: it opens to its source, and nothing is left over.
@@ -276,10 +273,7 @@ fn unsealing_survives_being_killed_at_any_point() {
         place.keyed(&[&args[..], &["--resume"]].concat()).ends(0);
         assert_same("resumed", &expected, &snapshot(&place.path(&opened)));
     }
-    assert!(
-        partial >= 12,
-        "only {partial} runs were killed before they were done"
-    );
+    assert_eq!(partial, KILLS, "runs that were killed before they were done");
 }
 
 #[test]
@@ -292,8 +286,13 @@ fn an_interruption_leaves_what_can_be_gone_on_with() {
             (["encrypt", "source", "vault"], "vault", PARTIAL),
             (["decrypt", "vault", "opened"], "opened", MARKER),
         ] {
-            let run = interrupted(&place, &args, dir, first, When::Pending(1 << 20), signal);
-            run.fails(130, &["interrupted", "--resume"]);
+            // Where a run is done before the signal comes, another one may be slower.
+            let run = (0..30).find_map(|_| {
+                let _ = fs::remove_dir_all(place.path(dir));
+                let run = interrupted(&place, &args, dir, first, When::Pending(1 << 20), signal);
+                (run.code != Some(0)).then_some(run)
+            });
+            run.unwrap().fails(130, &["interrupted", "--resume"]);
             let left = stored_names(&place.path(dir));
             assert!(!left.iter().any(|name| name.starts_with(PENDING)), "{left:?}");
             assert!(left.iter().any(|name| name == first), "{left:?}");
