@@ -113,6 +113,16 @@ impl Progress for () {
     }
 }
 
+/// Passes on that the work is called off, but not how it gets on.
+#[allow(missing_debug_implementations)]
+pub struct Uncounted<'a>(pub &'a dyn Progress);
+
+impl Progress for Uncounted<'_> {
+    fn advance(&self, _: u64) -> bool {
+        self.0.advance(0)
+    }
+}
+
 /// Seals and opens ranges on a pool of threads. Holds no other state.
 #[derive(Clone, Debug, Default)]
 pub struct Engine {

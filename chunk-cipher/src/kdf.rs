@@ -132,7 +132,8 @@ mod aws_lc {
         }
         // SAFETY: no arguments; touches thread-local state only.
         unsafe { aws_lc_sys::ERR_clear_error() };
-        Err(Error::ScryptParams { params })
+        // The parameters were checked; what is left to fail is the allocation.
+        Err(Error::OutOfMemory)
     }
 }
 

@@ -13,7 +13,7 @@ mod scratch;
 pub mod store;
 
 pub use buffer::Buffer;
-pub use engine::{Codec, Engine, Progress, Scan, Sealed};
+pub use engine::{Codec, Engine, Progress, Scan, Sealed, Uncounted};
 pub use error::{Error, Result};
 pub use layout::{Layout, MAX_PLAIN_LEN};
 pub use pool::Pool;

@@ -71,6 +71,22 @@ pub trait WriteAt: Send + Sync + fmt::Debug {
     }
 }
 
+/// Compares what is written to it with another file, and fails where they differ.
+#[derive(Debug)]
+pub struct Compare<'a>(pub &'a dyn ReadAt);
+
+impl WriteAt for Compare<'_> {
+    fn write_all_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        let mut there = vec![0; buf.len()];
+        self.0.read_exact_at(offset, &mut there)?;
+        if there == buf {
+            Ok(())
+        } else {
+            Err(io::Error::other("the files differ"))
+        }
+    }
+}
+
 /// What an entry of a directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {

@@ -214,6 +214,9 @@ pub enum Error {
     },
 }
 
+/// What Linux reports when a device fails or files and memory run out: EIO, ENOMEM, ENFILE, EMFILE.
+const RESOURCES: [i32; 4] = [5, 12, 23, 24];
+
 impl Error {
     /// This error, with the path where it was found.
     #[must_use]
@@ -228,6 +231,25 @@ impl Error {
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether this says nothing about the vault, only that something could not be read now.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        match self {
+            Self::At { source, .. } => source.is_unreadable(),
+            Self::File { source, .. } => matches!(source, chunk_cipher::Error::Read { .. }),
+            // What is missing or of another kind is damage.
+            Self::Io { source, .. } => {
+                matches!(
+                    source.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::TimedOut
+                ) || source
+                    .raw_os_error()
+                    .is_some_and(|code| RESOURCES.contains(&code))
+            }
+            _ => false,
+        }
     }
 
     /// An [`Error::Name`] about `name`.

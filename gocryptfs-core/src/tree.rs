@@ -426,20 +426,10 @@ impl<S: Store> Vault<S> {
             .store
             .xattrs(&entry.stored)
             .map_err(|source| io_error(&entry.path, "reading the extended attributes of", source))?;
-        let mut xattrs = Vec::new();
-        for (name, value) in stored {
-            if ACL_XATTRS.contains(&name.as_slice()) {
-                xattrs.push((name, value));
-            } else if name.starts_with(XATTR_PREFIX.as_bytes()) {
-                let opened = self.ciphers.open_xattr(&name, &value);
-                let damaged = || Error::Xattr {
-                    path: entry.path.clone(),
-                    name: printable(&name),
-                };
-                xattrs.push(opened.ok_or_else(damaged)?);
-            }
-        }
-        Ok(xattrs)
+        self.ciphers.open_xattrs(stored).map_err(|name| Error::Xattr {
+            path: entry.path.clone(),
+            name: printable(&name),
+        })
     }
 
     /// Every entry below `dir`, directories before what they hold, sorted by name within each directory.
@@ -521,6 +511,22 @@ impl Ciphers {
             file: OsString::from_vec(plain.to_vec()),
             long: None,
         })
+    }
+
+    /// Opens those extended attributes that gocryptfs encrypted, and passes on access control lists.
+    ///
+    /// # Errors
+    /// The stored name of one that is damaged.
+    pub(crate) fn open_xattrs(&self, stored: Vec<Xattr>) -> Result<Vec<Xattr>, Vec<u8>> {
+        let mut xattrs = Vec::new();
+        for (name, value) in stored {
+            if ACL_XATTRS.contains(&name.as_slice()) {
+                xattrs.push((name, value));
+            } else if name.starts_with(XATTR_PREFIX.as_bytes()) {
+                xattrs.push(self.open_xattr(&name, &value).ok_or(name)?);
+            }
+        }
+        Ok(xattrs)
     }
 
     /// Opens an extended attribute; empty values are stored as they are.

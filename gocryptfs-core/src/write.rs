@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use chunk_cipher::store::{Attributes, Kind, Metadata, PendingFile, ReadAt, WriteAt, WriteStore};
-use chunk_cipher::{Engine, Progress, Scan};
+use chunk_cipher::store::{Attributes, Compare, Kind, Metadata, PendingFile, ReadAt, WriteAt, WriteStore};
+use chunk_cipher::{Engine, Progress, Uncounted};
 
 use crate::conf::{CONF_NAME, Conf};
 use crate::content::{self, Content};
@@ -135,6 +135,11 @@ impl<S: WriteStore> VaultWriter<S> {
         })
     }
 
+    /// Whether the store can hold extended attributes.
+    pub fn supports_xattrs(&self) -> bool {
+        self.store.supports_xattrs()
+    }
+
     /// Makes the directory `name` in `parent`; one that is there already is gone on with.
     ///
     /// # Errors
@@ -257,10 +262,8 @@ impl<S: WriteStore> VaultWriter<S> {
         }
     }
 
-    /// Whether the file `name` in `parent` is what an earlier run made of a source of `len` bytes with these
-    /// attributes: its length, times and permissions fit, and every block of it verifies.
-    ///
-    /// A block that reads as a hole is none of ours: a power cut may have left it.
+    /// Whether the file `name` in `parent` is what an earlier run made of `source`: it has its attributes, and opens to
+    /// every byte of it.
     ///
     /// # Errors
     /// [`Error::Name`] where `name` is none, [`Error::Io`] and [`Error::File`] where it cannot be read.
@@ -268,9 +271,10 @@ impl<S: WriteStore> VaultWriter<S> {
         &self,
         parent: &WriteDir,
         name: &[u8],
-        len: u64,
-        attributes: &Attributes,
+        source: &Source<'_>,
+        progress: &dyn Progress,
     ) -> Result<bool> {
+        let Source { len, attributes, .. } = *source;
         let place = self.place(parent, name)?;
         let failed = |source| io_error(&place.path, "reading", source);
         let there = self.store.metadata(&place.stored).map_err(failed)?;
@@ -293,13 +297,28 @@ impl<S: WriteStore> VaultWriter<S> {
         let Ok(content) = Content::open(self.store.open(&place.stored).map_err(failed)?) else {
             return Ok(false);
         };
-        let scanned = content.with(&self.ciphers.content, |file| self.engine.scan(file, &()));
-        let scan = scanned.unwrap_or_else(|| Ok(Scan::default()));
-        let scan = scan.map_err(|source| Error::File {
-            path: place.path.clone(),
-            source,
-        })?;
-        Ok(scan == Scan::default())
+        let xattrs = self.store.xattrs(&place.stored).map_err(failed)?;
+        let same_xattrs = self.ciphers.open_xattrs(xattrs).is_ok_and(|mut there| {
+            let mut expected = attributes.xattrs.clone();
+            there.sort_unstable();
+            expected.sort_unstable();
+            there == expected
+        });
+        if !same_xattrs {
+            return Ok(false);
+        }
+        let compare = Compare(source.content);
+        let opened = content.with(&self.ciphers.content, |file| {
+            self.engine.unseal(file, &compare, &Uncounted(progress))
+        });
+        match opened.unwrap_or(Ok(())) {
+            Ok(()) => Ok(true),
+            Err(chunk_cipher::Error::Chunk { .. } | chunk_cipher::Error::Write { .. }) => Ok(false),
+            Err(source) => Err(Error::File {
+                path: place.path,
+                source,
+            }),
+        }
     }
 
     /// Something stored in `dir` that none of `names` accounts for, if there is any.
@@ -349,11 +368,22 @@ impl<S: WriteStore> VaultWriter<S> {
     pub fn finish(self, root: &Attributes) -> Result<()> {
         let conf = Path::new(CONF_NAME);
         let failed = |source| io_error(conf, "completing", source);
+        // What may fail comes before the vault counts as complete; what that changes again comes after.
+        let xattrs = Attributes {
+            xattrs: root.xattrs.clone(),
+            ..Attributes::default()
+        };
+        let dir = self.root()?;
+        self.finish_dir(&dir, &xattrs)?;
         self.store.sync().map_err(failed)?;
         self.store
             .rename(Path::new(PARTIAL_CONF_NAME), conf)
             .map_err(failed)?;
-        self.finish_dir(&self.root()?, root)?;
+        let rest = Attributes {
+            xattrs: Vec::new(),
+            ..*root
+        };
+        self.finish_dir(&dir, &rest)?;
         self.store.sync().map_err(failed)
     }
 
@@ -450,6 +480,10 @@ pub fn replace_conf(store: &impl WriteStore, conf: &Conf) -> Result<()> {
         return Err(Error::NotAVault {
             path: path.to_path_buf(),
         });
+    }
+    if conf.flags().name_scheme() != NameScheme::Plaintext {
+        // An interrupted run may have left one, under a name that no file of the vault has.
+        store.remove_leftovers().map_err(failed)?;
     }
     match put(store, new, conf.to_json().as_bytes(), CONF_MODE) {
         Err(Error::Io { source, .. })

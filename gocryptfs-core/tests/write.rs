@@ -41,6 +41,22 @@ fn attributes() -> Attributes {
     }
 }
 
+fn is_complete(
+    writer: &VaultWriter<MemoryStore>,
+    dir: &WriteDir,
+    name: &[u8],
+    plain: &[u8],
+    attributes: &Attributes,
+) -> Result<bool> {
+    let source = Source {
+        content: &Plain(plain.to_vec()),
+        len: plain.len() as u64,
+        attributes,
+        unchanged: &|| true,
+    };
+    writer.is_complete(dir, name, &source, &())
+}
+
 /// A vault with one file `f`, and where that is stored.
 fn with_file(scheme: NameScheme, plain: &[u8]) -> Result<(MemoryStore, VaultWriter<MemoryStore>, PathBuf)> {
     let store = MemoryStore::new();
@@ -126,7 +142,7 @@ fn an_interrupted_vault_is_gone_on_with() -> Result<()> {
         let second = resume(&store)?;
         let root = second.root()?;
         assert!(second.existing(&root, b"f")?.is_some() && second.existing(&root, b"g")?.is_none());
-        assert!(second.is_complete(&root, b"f", 5, &attributes())?);
+        assert!(is_complete(&second, &root, b"f", b"first", &attributes())?);
         write(&second, &root, b"g", b"second", &attributes())?;
         let dir = second.create_dir(&root, b"d")?;
         write(&second, &dir, b"h", b"third", &attributes())?;
@@ -146,14 +162,29 @@ fn only_an_intact_file_is_complete() -> Result<()> {
     let plain = bytes(3 * 4096);
     let (store, writer, stored) = with_file(NameScheme::Encrypted, &plain)?;
     let root = writer.root()?;
-    let is_complete =
-        |len: usize, attributes: &Attributes| writer.is_complete(&root, b"f", len as u64, attributes);
-    let check = || is_complete(plain.len(), &attributes());
+    let compare =
+        |plain: &[u8], attributes: &Attributes| is_complete(&writer, &root, b"f", plain, attributes);
+    let check = || compare(&plain, &attributes());
     assert!(check()?);
-    assert!(is_complete(plain.len(), &Attributes::default())?);
+    let only_xattrs = Attributes {
+        xattrs: attributes().xattrs,
+        ..Attributes::default()
+    };
+    assert!(compare(&plain, &only_xattrs)?);
 
-    for len in [0, plain.len() - 1, plain.len() + 1] {
-        assert!(!is_complete(len, &attributes())?);
+    for other in [&plain[..0], &plain[1..], &bytes(3 * 4096 + 1)] {
+        assert!(!compare(other, &attributes())?);
+    }
+    // Another source of the same length and time, as two versions of a model may be.
+    let mut other = plain.clone();
+    other[8000] ^= 1;
+    assert!(!compare(&other, &attributes())?);
+    for xattrs in [vec![], vec![(b"user.a".to_vec(), b"c".to_vec())]] {
+        let other = Attributes {
+            xattrs,
+            ..attributes()
+        };
+        assert!(!compare(&plain, &other)?);
     }
     let other_mode = Attributes {
         mode: Some(0o600),
@@ -164,7 +195,7 @@ fn only_an_intact_file_is_complete() -> Result<()> {
         ..attributes()
     };
     for other in [other_mode, other_time] {
-        assert!(!is_complete(plain.len(), &other)?);
+        assert!(!compare(&plain, &other)?);
     }
     let sound = store.content(&stored);
     // Damage in the header, in a block, and a block that a power cut left as zeros.
@@ -205,8 +236,8 @@ fn only_an_intact_file_is_complete() -> Result<()> {
 
     // An empty file is its metadata.
     write(&writer, &root, b"empty", b"", &attributes())?;
-    assert!(writer.is_complete(&root, b"empty", 0, &attributes())?);
-    assert!(!writer.is_complete(&root, b"empty", 1, &attributes())?);
+    assert!(is_complete(&writer, &root, b"empty", b"", &attributes())?);
+    assert!(!is_complete(&writer, &root, b"empty", b"x", &attributes())?);
     Ok(())
 }
 
@@ -220,7 +251,7 @@ fn a_file_without_its_long_name_is_not_complete() -> Result<()> {
         let root = writer.root()?;
         write(&writer, &root, &LONG, b"content", &attributes())?;
         let dir = writer.create_dir(&root, &LONG[1..])?;
-        assert!(writer.is_complete(&root, &LONG, 7, &attributes())?);
+        assert!(is_complete(&writer, &root, &LONG, b"content", &attributes())?);
         let is_name = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "name");
         let names: Vec<_> = store.paths().into_iter().filter(is_name).collect();
         assert_eq!(names.len(), 2);
@@ -230,13 +261,13 @@ fn a_file_without_its_long_name_is_not_complete() -> Result<()> {
                 None => store.take(name),
             }
         }
-        assert!(!writer.is_complete(&root, &LONG, 7, &attributes())?);
+        assert!(!is_complete(&writer, &root, &LONG, b"content", &attributes())?);
         // Written again, both are found.
         writer.remove(&root, &LONG)?;
         write(&writer, &root, &LONG, b"again", &attributes())?;
         let again = writer.create_dir(&root, &LONG[1..])?;
         assert_eq!(format!("{again:?}"), format!("{dir:?}"));
-        assert!(writer.is_complete(&root, &LONG, 5, &attributes())?);
+        assert!(is_complete(&writer, &root, &LONG, b"again", &attributes())?);
         writer.finish(&Attributes::default())?;
         let vault = open(&store, &conf);
         let listing = vault.list(&vault.root()?)?;
@@ -325,7 +356,7 @@ fn what_is_no_name_is_not_written() -> Result<()> {
                 writer.create_dir(&root, name).map(|_| ()),
                 writer.write_symlink(&root, name, b"target", &attributes()),
                 writer.existing(&root, name).map(|_| ()),
-                writer.is_complete(&root, name, 0, &attributes()).map(|_| ()),
+                is_complete(&writer, &root, name, b"", &attributes()).map(|_| ()),
                 writer.find_stale(&root, [name].into_iter()).map(|_| ()),
                 writer.remove(&root, name),
             ];

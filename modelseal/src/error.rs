@@ -98,6 +98,12 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// A destination that another run writes to.
+    #[error("another run is writing to {}; wait until it has ended", path.display())]
+    Busy {
+        /// The destination.
+        path: PathBuf,
+    },
     /// A destination that does not go with what is to be resumed.
     #[error("{} cannot be resumed: {what}", path.display())]
     Resume {

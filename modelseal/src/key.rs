@@ -22,7 +22,7 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use gocryptfs_core::MasterKey;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
@@ -326,10 +326,12 @@ impl KeyRef {
             None => Err(self.error("prints nothing")),
         };
         let status = child.wait().map_err(|source| self.io("cannot be run", source))?;
+        // Too much of a line closes the pipe, which fails the command in turn.
+        let line = line?;
         if !status.success() {
             return Err(self.error(&format!("failed: {status}")));
         }
-        line
+        Ok(line)
     }
 
     /// Reads the first line without its newline, into memory that is wiped and never moved.
@@ -411,11 +413,14 @@ fn ask_once(terminal: &mut File, prompt: &str) -> io::Result<Zeroizing<Vec<u8>>>
     writeln!(terminal)?;
     line.truncate(read);
     // Typed as a character, as signals are off: they would leave the terminal without echo.
-    if line.is_empty() || line.contains(&0x03) {
+    if line.is_empty() || line.contains(&CTRL_C) {
         return Err(io::ErrorKind::Interrupted.into());
     }
     Ok(line)
 }
+
+/// What Ctrl-C types while it sends no signal.
+const CTRL_C: u8 = 0x03;
 
 /// A terminal that does not show what is typed until this is dropped.
 struct Hidden {
@@ -429,6 +434,8 @@ impl Hidden {
         let before = tcgetattr(&terminal)?;
         let mut hidden = before.clone();
         hidden.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG);
+        // So that Ctrl-C is heard at once and not only with the next newline.
+        hidden.special_codes[SpecialCodeIndex::VEOL] = CTRL_C;
         tcsetattr(&terminal, OptionalActions::Flush, &hidden)?;
         Ok(Self { terminal, before })
     }

@@ -45,4 +45,8 @@ pub struct Summary {
     pub bytes: u64,
     /// Files that an earlier run had finished.
     pub kept: u64,
+    /// Links out of the directory that were replaced by what they lead to.
+    pub followed: u64,
+    /// Things in the model that were left out, as their names do not decrypt.
+    pub strays: u64,
 }

@@ -120,6 +120,7 @@ pub fn change_password(
     options: &OpenOptions,
 ) -> Result<()> {
     let store = open_store(path)?;
+    lock(&store, path)?;
     let mut conf = conf(&store, path)?;
     let (_, master) = unlock(store.clone(), conf.clone(), key, options).map_err(Error::vault(path))?;
     conf.change_password(&master, new_key.password()?, scrypt_log_n)
@@ -148,6 +149,17 @@ pub(crate) fn make_destination(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made.map_err(|source| Error::io(path, "making the directory", source)),
+    }
+}
+
+/// Makes sure that no other run writes to the directory at `path` for as long as `store` lives.
+pub(crate) fn lock(store: &LocalStore, path: &Path) -> Result<()> {
+    match store.lock() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::Busy {
+            path: path.to_path_buf(),
+        }),
+        Err(source) => Err(Error::io(path, "locking", source)),
     }
 }
 

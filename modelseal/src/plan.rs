@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
+use crate::unseal;
 
 /// What becomes of symbolic links that lead out of the directory. Links within it are kept as links.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,8 +32,18 @@ pub(crate) struct PlanDir {
 /// An entry of it.
 pub(crate) enum PlanEntry {
     Dir(PlanDir),
-    File { source: PathBuf, len: u64 },
+    File(PlanFile),
     Symlink { target: PathBuf, modified: SystemTime },
+}
+
+/// A file of it.
+pub(crate) struct PlanFile {
+    pub(crate) source: PathBuf,
+    pub(crate) len: u64,
+    /// Whether `source` is a link to it.
+    pub(crate) followed: bool,
+    /// Device and inode.
+    pub(crate) id: (u64, u64),
 }
 
 /// Number of files below a directory, and their bytes.
@@ -43,8 +54,8 @@ pub(crate) struct Size {
 }
 
 impl PlanDir {
-    /// Reads the tree at `root`.
-    pub(crate) fn read(root: &Path, symlinks: Symlinks) -> Result<Self> {
+    /// Reads the tree at `root`. Returns it, and how many links out of it were followed.
+    pub(crate) fn read(root: &Path, symlinks: Symlinks) -> Result<(Self, u64)> {
         let metadata = fs::metadata(root).map_err(|source| Error::io(root, "reading", source))?;
         if !metadata.is_dir() {
             return Err(Error::Source {
@@ -57,8 +68,17 @@ impl PlanDir {
             symlinks,
             root: real.clone(),
             within: Vec::new(),
+            followed: 0,
         };
-        planner.dir(root.to_path_buf(), &real, &metadata)
+        let dir = planner.dir(root.to_path_buf(), &real, &metadata)?;
+        if dir.entries.iter().any(|(name, _)| name == unseal::MARKER) {
+            return Err(Error::Source {
+                path: root.join(unseal::MARKER),
+                what: "an interrupted decrypt left it in a directory that is not whole; \
+                       finish that with `modelseal decrypt --resume`",
+            });
+        }
+        Ok((dir, planner.followed))
     }
 
     /// How much there is to seal.
@@ -66,9 +86,9 @@ impl PlanDir {
         self.entries.iter().fold(Size::default(), |size, (_, entry)| {
             let more = match entry {
                 PlanEntry::Dir(dir) => dir.size(),
-                PlanEntry::File { len, .. } => Size {
+                PlanEntry::File(file) => Size {
                     files: 1,
-                    bytes: *len,
+                    bytes: file.len,
                 },
                 PlanEntry::Symlink { .. } => Size::default(),
             };
@@ -85,6 +105,7 @@ struct Planner {
     root: PathBuf,
     /// Device and inode of the directories that are being read, to find links that lead back into them.
     within: Vec<(u64, u64)>,
+    followed: u64,
 }
 
 impl Planner {
@@ -123,7 +144,7 @@ impl Planner {
         let failed = |error| Error::io(&source, "reading", error);
         let metadata = fs::symlink_metadata(&source).map_err(failed)?;
         if !metadata.is_symlink() {
-            return self.target(source, &real, &metadata);
+            return self.target(source, &real, &metadata, false);
         }
         let target = fs::read_link(&source).map_err(failed)?;
         if !self.leaves(&real, &target) || self.symlinks == Symlinks::Keep {
@@ -144,19 +165,28 @@ impl Planner {
             });
         };
         let metadata = fs::metadata(&source).map_err(failed)?;
-        self.target(source, &real, &metadata)
+        self.followed += 1;
+        self.target(source, &real, &metadata, true)
     }
 
-    fn target(&mut self, source: PathBuf, real: &Path, metadata: &Metadata) -> Result<PlanEntry> {
+    fn target(
+        &mut self,
+        source: PathBuf,
+        real: &Path,
+        metadata: &Metadata,
+        followed: bool,
+    ) -> Result<PlanEntry> {
         let kind = metadata.file_type();
         if kind.is_dir() {
             return self.dir(source, real, metadata).map(PlanEntry::Dir);
         }
         if kind.is_file() {
-            return Ok(PlanEntry::File {
+            return Ok(PlanEntry::File(PlanFile {
                 source,
                 len: metadata.len(),
-            });
+                followed,
+                id: (metadata.dev(), metadata.ino()),
+            }));
         }
         let what = if kind.is_fifo() {
             "it is a pipe; only files, directories and links are"

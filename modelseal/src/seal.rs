@@ -5,18 +5,22 @@ use std::fs::{self, File, Metadata};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chunk_cipher::Engine;
-use chunk_cipher::kdf::DEFAULT_SCRYPT_MEMORY;
-use chunk_cipher::store::{Attributes, LocalFile, LocalStore, ReadMode, Xattr};
-use gocryptfs_core::{Conf, ConfOptions, MasterKey, Source, VaultWriter, WriteDir, read_partial_conf};
+use chunk_cipher::kdf::{DEFAULT_SCRYPT_MEMORY, ScryptParams};
+use chunk_cipher::store::{Attributes, Kind, LocalFile, LocalStore, ReadMode, WriteStore, Xattr};
+use gocryptfs_core::{
+    Conf, ConfOptions, MasterKey, Source, VaultWriter, WriteDir, read_conf, read_partial_conf,
+};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use rustix::fs::{Mode, OFlags, open};
 
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::model::{make_destination, open_store};
-use crate::plan::{PlanDir, PlanEntry, Symlinks};
+use crate::model::{lock, make_destination, open_store};
+use crate::plan::{PlanDir, PlanEntry, PlanFile, Symlinks};
 use crate::{Progress, Summary};
 
 /// How a directory is sealed.
@@ -62,7 +66,7 @@ pub fn seal(
     options: &SealOptions,
     progress: &dyn Progress,
 ) -> Result<Summary> {
-    let plan = PlanDir::read(source, options.symlinks)?;
+    let (plan, followed) = PlanDir::read(source, options.symlinks)?;
     refuse_nested(source, destination)?;
     let writer = start(destination, key, options)?;
     let size = plan.size();
@@ -72,6 +76,7 @@ pub fn seal(
         destination,
         resume: options.resume,
         progress,
+        xattrs: OnceLock::new(),
     };
     let root = writer.root().map_err(Error::vault(destination))?;
     let mut tree = Tree::default();
@@ -87,23 +92,24 @@ pub fn seal(
     // What lies deeper comes first, so that no directory changes after its times are set.
     for (dir, plan) in tree.dirs.iter().rev() {
         writer
-            .finish_dir(dir, &dir_attributes(plan)?)
+            .finish_dir(dir, &job.dir_attributes(plan)?)
             .map_err(Error::vault(destination))?;
     }
-    writer
-        .finish(&dir_attributes(&plan)?)
-        .map_err(Error::vault(destination))?;
+    let attributes = job.dir_attributes(&plan)?;
+    writer.finish(&attributes).map_err(Error::vault(destination))?;
     Ok(Summary {
         files: size.files,
         dirs: tree.dirs.len() as u64,
         symlinks: tree.symlinks,
         bytes: size.bytes,
         kept: kept.into_inner(),
+        followed,
+        strays: 0,
     })
 }
 
-/// Refuses a destination within its own source, which would be sealed into itself.
-fn refuse_nested(source: &Path, destination: &Path) -> Result<()> {
+/// Refuses a destination within its own source, which would then be changed while it is read.
+pub(crate) fn refuse_nested(source: &Path, destination: &Path) -> Result<()> {
     let real = |path: &Path| fs::canonicalize(path).ok();
     let parent = destination
         .parent()
@@ -112,7 +118,7 @@ fn refuse_nested(source: &Path, destination: &Path) -> Result<()> {
     match (real(source), outer) {
         (Some(source), Some(outer)) if outer.starts_with(&source) => Err(Error::Source {
             path: source,
-            what: "the destination lies in it; choose one outside",
+            what: "the destination lies in it; choose one outside of it",
         }),
         _ => Ok(()),
     }
@@ -124,6 +130,13 @@ fn start(destination: &Path, key: &Key, options: &SealOptions) -> Result<VaultWr
     let store = open_store(destination)?;
     let vault = Error::vault(destination);
     let engine = options.engine.clone();
+    lock(&store, destination)?;
+    if options.resume && read_conf(&store).is_ok() {
+        return Err(Error::Resume {
+            path: destination.to_path_buf(),
+            what: "it is complete already".to_owned(),
+        });
+    }
     if let Some(conf) = read_partial_conf(&store).map_err(&vault)? {
         if !options.resume {
             return Err(Error::NotEmpty {
@@ -135,6 +148,17 @@ fn start(destination: &Path, key: &Key, options: &SealOptions) -> Result<VaultWr
         let master = unlock_partial(&conf, key, options, destination)?;
         return VaultWriter::resume(store, &master, engine).map_err(vault);
     }
+    if options.resume {
+        // The run may have ended before its conf was there.
+        let failed = |error| Error::io(destination, "removing leftovers in", error);
+        store.remove_leftovers().map_err(failed)?;
+    }
+    ScryptParams {
+        log_n: options.conf.scrypt_log_n,
+        r: 8,
+        p: 1,
+    }
+    .check(options.scrypt_memory)?;
     let master = MasterKey::generate().map_err(&vault)?;
     let conf = Conf::create(key.password()?, &master, &options.conf).map_err(&vault)?;
     VaultWriter::create(store, &conf, &master, engine).map_err(|error| match error {
@@ -175,7 +199,7 @@ struct Tree<'a> {
 struct FileJob<'a> {
     parent: WriteDir,
     name: &'a OsStr,
-    source: &'a Path,
+    plan: &'a PlanFile,
 }
 
 struct Job<'a> {
@@ -183,6 +207,8 @@ struct Job<'a> {
     destination: &'a Path,
     resume: bool,
     progress: &'a dyn Progress,
+    /// Whether the destination can hold extended attributes, once that matters.
+    xattrs: OnceLock<bool>,
 }
 
 impl Job<'_> {
@@ -204,25 +230,21 @@ impl Job<'_> {
         for (name, entry) in &plan.entries {
             match entry {
                 PlanEntry::Dir(child) => {
+                    self.there(&dir, name, Kind::Dir)?;
                     let made = self.writer.create_dir(&dir, name.as_bytes()).map_err(&vault)?;
                     tree.dirs.push((made.clone(), child));
                     self.make_dirs(child, made, tree)?;
                 }
-                PlanEntry::File { source, .. } => {
+                PlanEntry::File(plan) => {
                     tree.files.push(FileJob {
                         parent: dir.clone(),
                         name,
-                        source,
+                        plan,
                     });
                 }
                 PlanEntry::Symlink { target, modified } => {
                     tree.symlinks += 1;
-                    if self
-                        .writer
-                        .existing(&dir, name.as_bytes())
-                        .map_err(&vault)?
-                        .is_some()
-                    {
+                    if self.there(&dir, name, Kind::Symlink)? {
                         self.writer.remove(&dir, name.as_bytes()).map_err(&vault)?;
                     }
                     let attributes = Attributes {
@@ -241,27 +263,30 @@ impl Job<'_> {
 
     /// Seals one file. Returns whether an earlier run had done so.
     fn file(&self, job: &FileJob<'_>) -> Result<bool> {
-        let failed = |error| Error::io(job.source, "reading", error);
-        let file = File::open(job.source).map_err(failed)?;
+        let path = job.plan.source.as_path();
+        let failed = |error| Error::io(path, "reading", error);
+        // Whatever has taken the file's place since, opening it neither waits nor leads elsewhere.
+        let links = if job.plan.followed {
+            OFlags::empty()
+        } else {
+            OFlags::NOFOLLOW
+        };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | links;
+        let file = File::from(open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))?);
         let before = file.metadata().map_err(failed)?;
+        if (before.dev(), before.ino()) != job.plan.id {
+            return Err(Error::File {
+                path: path.to_path_buf(),
+                source: chunk_cipher::Error::Changed,
+            });
+        }
         let attributes = Attributes {
             mode: Some(before.mode() & 0o777),
             modified: Some(before.modified().map_err(failed)?),
-            xattrs: xattrs(&file, job.source)?,
+            xattrs: self.sealable_xattrs(&file, path)?,
         };
         let name = job.name.as_bytes();
         let vault = Error::vault(self.destination);
-        if self.resume && self.writer.existing(&job.parent, name).map_err(&vault)?.is_some() {
-            if self
-                .writer
-                .is_complete(&job.parent, name, before.len(), &attributes)
-                .map_err(&vault)?
-            {
-                self.progress.advance(before.len());
-                return Ok(true);
-            }
-            self.writer.remove(&job.parent, name).map_err(&vault)?;
-        }
         let content = LocalFile::new(file, ReadMode::Copy).map_err(failed)?;
         let unchanged = || {
             content
@@ -275,6 +300,14 @@ impl Job<'_> {
             attributes: &attributes,
             unchanged: &unchanged,
         };
+        if self.there(&job.parent, job.name, Kind::File)? {
+            let complete = self.writer.is_complete(&job.parent, name, &source, self.progress);
+            if complete.map_err(&vault)? {
+                self.progress.advance(before.len());
+                return Ok(true);
+            }
+            self.writer.remove(&job.parent, name).map_err(&vault)?;
+        }
         self.writer
             .write_file(&job.parent, name, &source, self.progress)
             .map_err(|error| match error {
@@ -283,23 +316,56 @@ impl Job<'_> {
                     source: source @ (chunk_cipher::Error::Changed | chunk_cipher::Error::Read { .. }),
                     ..
                 } => Error::File {
-                    path: job.source.to_path_buf(),
+                    path: path.to_path_buf(),
                     source,
                 },
                 other => vault(other),
             })?;
         Ok(false)
     }
-}
 
-fn dir_attributes(dir: &PlanDir) -> Result<Attributes> {
-    let opened = File::open(&dir.source).map_err(|error| Error::io(&dir.source, "opening", error))?;
-    let xattrs = xattrs(&opened, &dir.source)?;
-    Ok(Attributes {
-        mode: Some(dir.mode),
-        modified: Some(dir.modified),
-        xattrs,
-    })
+    /// Whether an earlier run has written `name` in `parent`, as the kind that it is now.
+    fn there(&self, parent: &WriteDir, name: &OsStr, kind: Kind) -> Result<bool> {
+        if !self.resume {
+            return Ok(false);
+        }
+        let there = self.writer.existing(parent, name.as_bytes());
+        match there.map_err(Error::vault(self.destination))? {
+            Some(there) if there.kind != kind => Err(Error::Resume {
+                path: self.destination.to_path_buf(),
+                what: format!(
+                    "{} was a file, a directory or a link and is something else now; \
+                     remove the destination and start afresh",
+                    name.display()
+                ),
+            }),
+            there => Ok(there.is_some()),
+        }
+    }
+
+    fn dir_attributes(&self, dir: &PlanDir) -> Result<Attributes> {
+        let opened = File::open(&dir.source).map_err(|error| Error::io(&dir.source, "opening", error))?;
+        Ok(Attributes {
+            mode: Some(dir.mode),
+            modified: Some(dir.modified),
+            xattrs: self.sealable_xattrs(&opened, &dir.source)?,
+        })
+    }
+
+    /// The extended attributes that a vault can hold (the user's, and access control lists), if the destination can.
+    fn sealable_xattrs(&self, file: &File, path: &Path) -> Result<Vec<Xattr>> {
+        let all = chunk_cipher::store::read_xattrs(file);
+        let mut xattrs = all.map_err(|error| Error::io(path, "reading the extended attributes of", error))?;
+        xattrs.retain(|(name, _)| gocryptfs_core::is_sealable_xattr(name));
+        if !xattrs.is_empty() && !*self.xattrs.get_or_init(|| self.writer.supports_xattrs()) {
+            self.progress.warn(&format!(
+                "the extended attributes of {} are left out: the destination's file system has none",
+                path.display()
+            ));
+            xattrs.clear();
+        }
+        Ok(xattrs)
+    }
 }
 
 /// What differs once somebody wrote to a file.
@@ -311,12 +377,4 @@ fn stamp(metadata: &Metadata) -> (u64, i64, i64, i64, i64) {
         metadata.ctime(),
         metadata.ctime_nsec(),
     )
-}
-
-/// The extended attributes that a vault can hold: the user's, and access control lists.
-fn xattrs(file: &File, path: &Path) -> Result<Vec<Xattr>> {
-    let all = chunk_cipher::store::read_xattrs(file);
-    let mut xattrs = all.map_err(|error| Error::io(path, "reading the extended attributes of", error))?;
-    xattrs.retain(|(name, _)| gocryptfs_core::is_sealable_xattr(name));
-    Ok(xattrs)
 }

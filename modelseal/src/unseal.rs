@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use chunk_cipher::store::{
-    Attributes, Kind, LocalFile, LocalStore, Metadata, PendingFile, ReadAt, Store, WriteAt, WriteStore,
-};
+use chunk_cipher::Uncounted;
+use chunk_cipher::store::{Attributes, Compare, Kind, LocalStore, Metadata, PendingFile, Store, WriteStore};
 use gocryptfs_core::{Entry, Found};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 use crate::error::{Error, Result};
-use crate::model::{Model, make_destination, open_store};
+use crate::model::{Model, lock, make_destination, open_store};
+use crate::seal::refuse_nested;
 use crate::{Progress, Summary};
 
 /// File in a destination that is not complete yet.
-const MARKER: &str = ".modelseal-partial";
+pub(crate) const MARKER: &str = ".modelseal-partial";
 
 /// How a model is unsealed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +41,7 @@ pub fn unseal(
     options: &UnsealOptions,
     progress: &dyn Progress,
 ) -> Result<Summary> {
+    refuse_nested(location, destination)?;
     let plan = Plan::read(model, location, progress)?;
     let store = start(destination, options)?;
     progress.begin(plan.files.len() as u64, plan.bytes);
@@ -86,6 +87,8 @@ pub fn unseal(
         symlinks: plan.symlinks.len() as u64,
         bytes: plan.bytes,
         kept: kept.into_inner(),
+        followed: 0,
+        strays: plan.strays,
     })
 }
 
@@ -95,6 +98,7 @@ fn start(destination: &Path, options: &UnsealOptions) -> Result<LocalStore> {
     let store = open_store(destination)?;
     let failed = |error| Error::io(destination, "preparing", error);
     let marker = Path::new(MARKER);
+    lock(&store, destination)?;
     if store.metadata(marker).is_ok() {
         if !options.resume {
             return Err(Error::NotEmpty {
@@ -105,6 +109,10 @@ fn start(destination: &Path, options: &UnsealOptions) -> Result<LocalStore> {
         }
         store.remove_leftovers().map_err(failed)?;
         return Ok(store);
+    }
+    if options.resume {
+        // The run may have ended before its marker was there.
+        store.remove_leftovers().map_err(failed)?;
     }
     if let Some((found, _)) = store.list(Path::new("")).map_err(failed)?.into_iter().next() {
         return Err(Error::NotEmpty {
@@ -125,6 +133,7 @@ struct Plan {
     files: Vec<(Entry, Metadata)>,
     symlinks: Vec<Entry>,
     bytes: u64,
+    strays: u64,
 }
 
 impl Plan {
@@ -158,10 +167,13 @@ impl Plan {
                         entry.path().display()
                     )),
                 },
-                Found::Stray(path, error) => progress.warn(&format!(
-                    "{} is no part of the model, and is left out: {error}",
-                    location.join(path).display()
-                )),
+                Found::Stray(path, error) => {
+                    plan.strays += 1;
+                    progress.warn(&format!(
+                        "{} is left out, as its name does not decrypt: {error}",
+                        location.join(path).display()
+                    ));
+                }
                 Found::Unreadable(_, error) => return Err(Error::vault(location)(error)),
             }
         }
@@ -283,16 +295,17 @@ impl Job<'_> {
         if (there.kind, there.len, there.modified) != (Kind::File, metadata.len, metadata.modified) {
             return Ok(false);
         }
-        let there = Compared {
-            file: self.store.open(entry.path()).map_err(&failed)?,
-        };
+        let there = self.store.open(entry.path()).map_err(&failed)?;
         let file = self
             .model
             .vault()
             .open_file(entry)
             .map_err(Error::vault(self.location))?;
-        match file.unseal(&there, self.progress) {
-            Ok(()) => Ok(true),
+        match file.unseal(&Compare(&there), &Uncounted(self.progress)) {
+            Ok(()) => {
+                self.progress.advance(metadata.len);
+                Ok(true)
+            }
             Err(gocryptfs_core::Error::File {
                 source: chunk_cipher::Error::Write { .. },
                 ..
@@ -360,23 +373,5 @@ impl Job<'_> {
             modified: Some(metadata.modified),
             xattrs,
         })
-    }
-}
-
-/// A file that what is written to it is compared with.
-#[derive(Debug)]
-struct Compared {
-    file: LocalFile,
-}
-
-impl WriteAt for Compared {
-    fn write_all_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        let mut there = vec![0; buf.len()];
-        self.file.read_exact_at(offset, &mut there)?;
-        if there == buf {
-            Ok(())
-        } else {
-            Err(io::Error::other("differs"))
-        }
     }
 }

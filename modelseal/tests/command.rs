@@ -79,7 +79,9 @@ fn what_was_done_is_told_without_progress() {
         let told = run.json();
         assert_eq!(
             members(&told),
-            ["bytes", "dirs", "files", "kept", "seconds", "symlinks"]
+            [
+                "bytes", "dirs", "files", "followed", "kept", "seconds", "strays", "symlinks"
+            ]
         );
         assert_eq!(told["bytes"], BIG + 9);
         assert_eq!(

@@ -156,13 +156,16 @@ fn files_that_cannot_be_had_are_status_5() {
 fn a_destination_in_use_is_status_6() {
     let place = Place::with_model(&[]);
     let before = snapshot(&place.path("source"));
-    for args in [["encrypt", "source", "vault"], ["decrypt", "vault", "source"]] {
+    for (args, resumed) in [
+        (["encrypt", "source", "vault"], "complete already"),
+        (["decrypt", "vault", "source"], "is not empty"),
+    ] {
         place
             .keyed(&args)
             .fails(6, &[args[2], "is not empty", "choose a directory"]);
         place
             .keyed(&[&args[..], &["--resume"]].concat())
-            .fails(6, &[args[2], "is not empty"]);
+            .fails(6, &[args[2], resumed]);
     }
     assert_same("the source", &before, &snapshot(&place.path("source")));
     place.keyed(&["verify", "vault"]).ends(0);

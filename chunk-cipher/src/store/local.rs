@@ -11,10 +11,14 @@ use std::path::{Component, Path};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 use super::mapped::Mapping;
 use super::{Kind, Metadata, ReadAt, Store, Windows, Xattr};
+
+/// How often an open that was disturbed is tried again.
+const RETRIES: usize = 64;
 
 /// How files are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,21 +66,30 @@ impl LocalStore {
             path
         };
         check_beneath(path)?;
-        #[cfg(target_os = "linux")]
-        {
-            use fs::ResolveFlags;
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-            loop {
-                match fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
-                    // A rename elsewhere got in the way; the kernel asks to try again.
-                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-                    // An old kernel, or a sandbox that does not know the call.
-                    Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => break,
-                    other => return Ok(other?),
-                }
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        for _ in 0..RETRIES {
+            match fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
+                // A rename elsewhere got in the way, and the kernel asks to try again; or somebody holds a lease.
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                // An old kernel, a sandbox that does not know the call, or a path longer than one call takes.
+                Err(Errno::NOSYS | Errno::PERM | Errno::NAMETOOLONG) => break,
+                other => return Ok(other?),
             }
         }
         self.open_stepwise(path, flags)
+    }
+
+    /// Makes sure that nobody else writes here by way of this method, for as long as a clone of this value lives.
+    /// Returns whether that is so.
+    ///
+    /// # Errors
+    /// Whatever the system reports; nothing where its file system has no locks.
+    pub fn lock(&self) -> io::Result<bool> {
+        match fs::flock(&*self.root, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) | Err(Errno::NOTSUP | Errno::INVAL | Errno::NOSYS | Errno::NOLCK) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// As [`Self::open_at`] where the system has no call for it: one component after another.
@@ -200,7 +213,7 @@ impl Store for LocalStore {
 pub fn read_xattrs(file: impl AsFd) -> io::Result<Vec<Xattr>> {
     let fd = file.as_fd();
     let names = match grown(|buf| fs::flistxattr(fd, buf)) {
-        Err(rustix::io::Errno::NOTSUP) => return Ok(Vec::new()),
+        Err(Errno::NOTSUP) => return Ok(Vec::new()),
         names => names?,
     };
     let mut xattrs = Vec::new();
@@ -208,7 +221,7 @@ pub fn read_xattrs(file: impl AsFd) -> io::Result<Vec<Xattr>> {
         match grown(|buf| fs::fgetxattr(fd, name, buf)) {
             Ok(value) => xattrs.push((name.to_vec(), value)),
             // Removed since it was listed.
-            Err(rustix::io::Errno::NODATA) => {}
+            Err(Errno::NODATA) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -221,7 +234,7 @@ fn grown(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::R
     loop {
         match read(&mut buf) {
             // Linux allows no list and no value over 64 KiB.
-            Err(rustix::io::Errno::RANGE) if buf.len() < 1 << 20 => buf.resize(buf.len() * 4, 0),
+            Err(Errno::RANGE) if buf.len() < 1 << 20 => buf.resize(buf.len() * 4, 0),
             Err(error) => return Err(error),
             Ok(len) => {
                 buf.truncate(len);

@@ -2,7 +2,8 @@
 //!
 //! AWS-LC reads ciphertext more than once (for the tag and for decryption). Bytes that changed in between would
 //! come out unverified, and a page that vanished would raise SIGBUS. So a file is mapped only where both are
-//! ruled out, and copied everywhere else:
+//! ruled out (short of a process that is stopped in the middle of a window until the lease is broken by force), and
+//! copied everywhere else:
 //!
 //! - by other processes of this system: a read lease (`F_SETLEASE`) is held for as long as the mapping. The
 //!   kernel grants it only while nobody has the file open for writing, and makes whoever wants to write or

@@ -76,11 +76,7 @@ impl WriteStore for LocalStore {
     }
 
     fn sync(&self) -> io::Result<()> {
-        #[cfg(target_os = "linux")]
-        fs::syncfs(&*self.root)?;
-        #[cfg(not(target_os = "linux"))]
-        fs::fsync(&*self.root)?;
-        Ok(())
+        Ok(fs::syncfs(&*self.root)?)
     }
 
     fn remove_leftovers(&self) -> io::Result<()> {

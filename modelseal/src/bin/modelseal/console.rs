@@ -69,9 +69,9 @@ impl Console {
     }
 
     /// Prints a line of a report, which `--quiet` does not silence.
-    pub(crate) fn damage(&self, text: &str) {
+    pub(crate) fn damage(&self, kind: &str, text: &str) {
         self.bar.suspend(|| {
-            let _ = writeln!(io::stdout(), "damaged: {}", printable(text));
+            let _ = writeln!(io::stdout(), "{kind}: {}", printable(text));
         });
     }
 
@@ -143,8 +143,11 @@ pub(crate) fn bytes(count: u64) -> String {
 /// Text in which no name can play tricks on a terminal.
 fn printable(text: &str) -> String {
     let shown = |letter: char| {
-        let escaped = letter.is_control().then(|| letter.escape_debug());
-        let plain = (!letter.is_control()).then_some(letter);
+        // Marks that reverse the direction of writing show a name as another one.
+        let tricky = letter.is_control()
+            || matches!(letter, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let escaped = tricky.then(|| letter.escape_unicode());
+        let plain = (!tricky).then_some(letter);
         escaped.into_iter().flatten().chain(plain)
     };
     text.chars().flat_map(shown).collect()

@@ -39,20 +39,29 @@ pub(crate) fn report(
     if global.json {
         console::print_json(&json!({
             "files": summary.files, "dirs": summary.dirs, "symlinks": summary.symlinks,
-            "bytes": summary.bytes, "kept": summary.kept, "seconds": seconds,
+            "bytes": summary.bytes, "kept": summary.kept, "followed": summary.followed,
+            "strays": summary.strays, "seconds": seconds,
         }))?;
     } else {
-        let kept = match summary.kept {
-            0 => String::new(),
-            kept => format!(", {kept} of them kept from an earlier run"),
-        };
+        let mut more = String::new();
+        if summary.kept > 0 {
+            more += &format!("; {} files kept from an earlier run", summary.kept);
+        }
+        if summary.followed > 0 {
+            more += &format!("; {} links out of the directory followed", summary.followed);
+        }
         console.note(&format!(
-            "{done} {} files, {} directories and {} symlinks: {} in {seconds:.2} s{kept}",
+            "{done} {} files, {} directories and {} symlinks: {} in {seconds:.2} s{more}",
             summary.files,
             summary.dirs,
             summary.symlinks,
             console::bytes(summary.bytes),
         ));
+    }
+    if summary.strays > 0 {
+        return Err(Failure::Strays {
+            count: summary.strays,
+        });
     }
     Ok(Exit::Success)
 }

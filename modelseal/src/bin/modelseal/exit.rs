@@ -44,6 +44,13 @@ pub(crate) enum Failure {
     },
     #[error("writing to standard output failed")]
     Output(#[source] io::Error),
+    #[error(
+        "{count} names in the model do not decrypt, and what they name is missing; see `modelseal verify`"
+    )]
+    Strays {
+        /// How many.
+        count: u64,
+    },
     #[error("interrupted{hint}")]
     Interrupted {
         /// What to do, from a semicolon on.
@@ -85,6 +92,7 @@ pub(crate) fn of(failure: &Failure) -> Exit {
         Failure::Model(error) => of_model(error),
         Failure::Vault { source, .. } => of_vault(source),
         Failure::Io { .. } | Failure::Output(_) => Exit::Io,
+        Failure::Strays { .. } => Exit::Damaged,
         Failure::Interrupted { .. } => Exit::Interrupted,
     }
 }
@@ -98,7 +106,7 @@ fn of_model(error: &modelseal::Error) -> Exit {
         Error::KeyRef { .. } | Error::Key { .. } | Error::KeyKind { .. } => Exit::Key,
         Error::NotSealed { .. } | Error::Incomplete { .. } => Exit::Model,
         Error::Vault { source, .. } => of_vault(source),
-        Error::NotEmpty { .. } | Error::Resume { .. } => Exit::Occupied,
+        Error::NotEmpty { .. } | Error::Resume { .. } | Error::Busy { .. } => Exit::Occupied,
         _ => Exit::Io,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use modelseal::gocryptfs::{Dir, Found, Vault};
@@ -75,16 +76,23 @@ pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Re
     let (files, bytes) = size(vault, &dir);
     console.begin(files, bytes);
     let damages = Mutex::new(Vec::new());
+    let unreadable = AtomicU64::new(0);
     let verified = vault.verify(dir, console, &|damage| {
         let text = console::with_causes(&damage.error);
+        let kind = if damage.error.is_unreadable() {
+            unreadable.fetch_add(1, Ordering::Relaxed);
+            "unreadable"
+        } else {
+            "damaged"
+        };
         if global.json {
-            let damage = json!({"path": damage.path.to_string_lossy(), "error": text});
+            let damage = json!({"path": damage.path.to_string_lossy(), "kind": kind, "error": text});
             damages
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
                 .push(damage);
         } else {
-            console.damage(&text);
+            console.damage(kind, &text);
         }
     });
     console.finish();
@@ -92,6 +100,8 @@ pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Re
         Err(_) if console.is_interrupted() => return Err(Failure::Interrupted { hint: "" }),
         other => other.map_err(&failed)?,
     };
+    let unreadable = unreadable.into_inner();
+    let damaged = verified.damaged.saturating_sub(unreadable);
     if global.json {
         let damages = damages
             .into_inner()
@@ -107,10 +117,10 @@ pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Re
             verified.dirs,
             verified.symlinks,
             console::bytes(verified.bytes),
-            if verified.damaged == 0 {
-                "no damage".to_owned()
-            } else {
-                format!("{} damaged", verified.damaged)
+            match (damaged, unreadable) {
+                (0, 0) => "no damage".to_owned(),
+                (damaged, 0) => format!("{damaged} damaged"),
+                (damaged, unreadable) => format!("{damaged} damaged, {unreadable} unreadable"),
             },
         );
         console::print(text.as_bytes())?;
@@ -121,10 +131,10 @@ pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Re
             ));
         }
     }
-    Ok(if verified.damaged == 0 {
-        Exit::Success
-    } else {
-        Exit::Damaged
+    Ok(match (damaged, unreadable) {
+        (0, 0) => Exit::Success,
+        (0, _) => Exit::Io,
+        _ => Exit::Damaged,
     })
 }
 
