@@ -16,13 +16,15 @@ pub struct ScryptParams {
     pub p: u32,
 }
 
-/// Memory that scrypt parameters read from a file may ask for unless the caller says otherwise: enough for
-/// N = 2^20 and r = 8 (1 GiB), the largest in RFC 7914, and the little that comes on top.
-pub const DEFAULT_SCRYPT_MEMORY: u64 = (1 << 30) + (1 << 20);
+/// Memory that scrypt parameters read from a file may ask for unless the caller says otherwise: 1 GiB, which is
+/// N = 2^20 and r = 8, the largest in RFC 7914.
+pub const DEFAULT_SCRYPT_MEMORY: u64 = 1 << 30;
+
+/// What parameters may take beyond a limit, so that a limit of 128 r N bytes allows just that N and r.
+const SLACK: u64 = 1 << 20;
 
 impl ScryptParams {
-    /// Memory that deriving with these parameters takes, in bytes: 128 r N, at most `u64::MAX`. A few blocks of
-    /// 128 r bytes come on top.
+    /// Memory that deriving with these parameters takes, in bytes: 128 r (N + p + 2), at most `u64::MAX`.
     #[must_use]
     pub const fn memory(&self) -> u64 {
         if self.log_n > 63 {
@@ -44,14 +46,14 @@ impl ScryptParams {
             .saturating_mul(self.p as u64)
     }
 
-    /// Refuses parameters that take more than `max_memory` bytes, or more time than filling that memory
+    /// Refuses parameters that take more than `max_memory` bytes (and 1 MiB for what is not the large table), or more time than filling that memory
     /// sixteen times would, or that RFC 7914 (section 2) does not allow.
     ///
     /// # Errors
     /// [`Error::ScryptLimit`], [`Error::ScryptWork`] and [`Error::ScryptParams`], in this order.
     pub fn check(&self, max_memory: u64) -> Result<()> {
         let memory = self.memory();
-        if memory > max_memory {
+        if memory > max_memory.saturating_add(SLACK) {
             return Err(Error::ScryptLimit {
                 params: *self,
                 memory,
@@ -77,7 +79,7 @@ impl ScryptParams {
 ///
 /// # Errors
 /// [`Error::ScryptLimit`] and [`Error::ScryptWork`] where the parameters cost more than `max_memory` bytes
-/// allow, [`Error::ScryptParams`] where they are not valid at all.
+/// allow, [`Error::ScryptParams`] where they are not valid at all, [`Error::OutOfMemory`].
 pub fn scrypt(
     password: &[u8],
     salt: &[u8],

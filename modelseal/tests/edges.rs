@@ -179,5 +179,5 @@ fn a_cost_beyond_the_limit_is_refused_in_advance() {
     let place = Place::with_model(&[]);
     place
         .keyed(&["encrypt", "--scrypt-n", "21", "source", "dear"])
-        .fails(5, &["2^21", "2048 MiB", "limit"]);
+        .fails(4, &["2^21", "2048 MiB", "raise the limit", "--scrypt-memory"]);
 }

@@ -97,10 +97,11 @@ fn what_no_key_can_open_is_status_4() {
         place.keyed(&["ls", "vault"]).fails(4, &["vault", why]);
     }
     fs::write(&conf_path, conf).unwrap();
-    place.keyed(&["ls", "vault", "--scrypt-memory", "2"]).ends(0);
+    // N = 2^10 and r = 8 are a table of just 1 MiB.
+    place.keyed(&["ls", "vault", "--scrypt-memory", "1"]).ends(0);
     place
-        .keyed(&["ls", "vault", "--scrypt-memory", "1"])
-        .fails(4, &["the limit is 1 MiB; raise"]);
+        .keyed(&["ls", "vault", "--scrypt-memory", "0"])
+        .fails(4, &["the limit is 0 MiB; raise", "--scrypt-memory"]);
     fs::rename(&conf_path, place.path("vault/gocryptfs.conf.partial")).unwrap();
     for command in ["ls", "info", "verify"] {
         let args = if command == "info" {

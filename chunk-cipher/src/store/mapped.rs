@@ -59,9 +59,9 @@ fn magic(file: &File) -> Option<u64> {
     Some(fstatfs(file).ok()?.f_type as u64)
 }
 
-/// Whether pages of the file may leave memory while they are read: not on tmpfs without swap.
-fn needs_pinning(file: &File) -> bool {
-    magic(file) != Some(TMPFS_MAGIC) || rustix::system::sysinfo().totalswap != 0
+/// Whether the system has swap now, to which pages of tmpfs may go.
+fn has_swap() -> bool {
+    rustix::system::sysinfo().totalswap != 0
 }
 
 /// A whole file mapped for reading. Nothing reads it but [`Leased`].
@@ -70,7 +70,7 @@ pub(super) struct Mapping {
     data: NonNull<u8>,
     len: usize,
     page: usize,
-    pin: bool,
+    tmpfs: bool,
     populated: Populated,
 }
 
@@ -91,8 +91,8 @@ impl Mapping {
         // SAFETY: a fresh mapping, which affects nothing else; it is read under a lease only.
         let data = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ, MapFlags::SHARED, file, 0).ok()? };
         let data = NonNull::new(data.cast::<u8>())?;
-        let pin = needs_pinning(file);
-        if pin {
+        let tmpfs = magic(file) == Some(TMPFS_MAGIC);
+        if !tmpfs {
             // What is not in the page cache yet is then read into huge pages, which are mapped 512 at a time and
             // read faster, by copying too.
             // SAFETY: advice on our own mapping; without huge pages it works all the same.
@@ -102,7 +102,7 @@ impl Mapping {
             data,
             len,
             page: rustix::param::page_size(),
-            pin,
+            tmpfs,
             populated: Populated::new(len),
         })
     }
@@ -112,7 +112,13 @@ impl Mapping {
         let lease = Lease::take(file)?;
         // The file may have become shorter since it was mapped, but not any more.
         let len = lease.file.metadata().ok()?.len();
-        (len >= self.len as u64).then_some(Leased { mapping: self, lease })
+        // Pages of tmpfs stay in memory where there is no swap; asked each time, as swap may be added.
+        let pin = !self.tmpfs || has_swap();
+        (len >= self.len as u64).then_some(Leased {
+            mapping: self,
+            lease,
+            pin,
+        })
     }
 }
 
@@ -127,6 +133,8 @@ impl Drop for Mapping {
 pub(super) struct Leased<'a> {
     mapping: &'a Mapping,
     lease: Lease,
+    /// Whether pages may leave memory while they are read.
+    pin: bool,
 }
 
 impl Windows for Leased<'_> {
@@ -135,8 +143,8 @@ impl Windows for Leased<'_> {
             data,
             len,
             page,
-            pin,
             populated,
+            ..
         } = self.mapping;
         let (Ok(start), Ok(end)) = (usize::try_from(range.start), usize::try_from(range.end)) else {
             return false;
@@ -149,7 +157,7 @@ impl Windows for Leased<'_> {
         let (pages, bytes) = unsafe { (data.add(first_page), data.add(start)) };
         // Reports what would otherwise be a SIGBUS, and maps many pages at a time instead of a few a fault. Pages that
         // are not pinned stay mapped, so once is enough for them.
-        if *pin || !populated.is_known(start) {
+        if self.pin || !populated.is_known(start) {
             // SAFETY: the pages from there to `end` are mapped for as long as `self`; only page tables change.
             let mapped =
                 unsafe { madvise(pages.as_ptr().cast(), end - first_page, Advice::LinuxPopulateRead) };
@@ -158,13 +166,13 @@ impl Windows for Leased<'_> {
             }
             populated.learn(start);
         }
-        let pinned = if *pin {
+        let pinned = if self.pin {
             // SAFETY: the pages from there to `end` are mapped for as long as `self`.
             unsafe { Pinned::new(pages, end - first_page) }
         } else {
             None
         };
-        if *pin && pinned.is_none() {
+        if self.pin && pinned.is_none() {
             return false;
         }
         // SAFETY: mapped for as long as `self`; the lease keeps every other process from changing the bytes.

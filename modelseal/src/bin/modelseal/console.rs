@@ -54,9 +54,13 @@ impl Console {
     }
 
     /// Prints an error with all its causes.
-    pub(crate) fn error(&self, error: &dyn StdError) {
+    pub(crate) fn error(&self, error: &dyn StdError, hint: &str) {
         self.bar.finish_and_clear();
-        let _ = writeln!(io::stderr(), "modelseal: {}", printable(&with_causes(error)));
+        let _ = writeln!(
+            io::stderr(),
+            "modelseal: {}{hint}",
+            printable(&with_causes(error))
+        );
     }
 
     /// Prints what a person may want to know.

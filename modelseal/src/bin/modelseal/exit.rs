@@ -97,6 +97,37 @@ pub(crate) fn of(failure: &Failure) -> Exit {
     }
 }
 
+/// What else to tell about a failure: which option of the command is about it.
+pub(crate) fn hint(failure: &Failure) -> &'static str {
+    use gocryptfs::Error::Cipher;
+    let source = match failure {
+        Failure::Vault {
+            source: Cipher { source },
+            ..
+        }
+        | Failure::Model(
+            modelseal::Error::Engine(source)
+            | modelseal::Error::Vault {
+                source: Cipher { source },
+                ..
+            },
+        ) => source,
+        _ => return "",
+    };
+    if is_scrypt_limit(source) {
+        " (with --scrypt-memory)"
+    } else {
+        ""
+    }
+}
+
+fn is_scrypt_limit(error: &chunk_cipher::Error) -> bool {
+    matches!(
+        error,
+        chunk_cipher::Error::ScryptLimit { .. } | chunk_cipher::Error::ScryptWork { .. }
+    )
+}
+
 fn of_model(error: &modelseal::Error) -> Exit {
     use modelseal::Error;
     match error {
@@ -106,6 +137,7 @@ fn of_model(error: &modelseal::Error) -> Exit {
         Error::KeyRef { .. } | Error::Key { .. } | Error::KeyKind { .. } => Exit::Key,
         Error::NotSealed { .. } | Error::Incomplete { .. } => Exit::Model,
         Error::Vault { source, .. } => of_vault(source),
+        Error::Engine(source) if is_scrypt_limit(source) => Exit::Model,
         Error::NotEmpty { .. } | Error::Resume { .. } | Error::Busy { .. } => Exit::Occupied,
         _ => Exit::Io,
     }

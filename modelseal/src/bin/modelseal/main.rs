@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     match run(&args, &console) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            console.error(&error);
+            console.error(&error, exit::hint(&error));
             exit::of(&error).into()
         }
     }
