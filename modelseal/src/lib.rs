@@ -47,6 +47,6 @@ pub struct Summary {
     pub kept: u64,
     /// Links out of the directory that were replaced by what they lead to.
     pub followed: u64,
-    /// Things in the model that were left out, as their names do not decrypt.
+    /// Things in the model that were left out: names that do not decrypt, devices, pipes and sockets.
     pub strays: u64,
 }

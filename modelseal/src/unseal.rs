@@ -162,10 +162,13 @@ impl Plan {
                         plan.bytes = plan.bytes.saturating_add(metadata.len);
                         plan.files.push((entry, metadata));
                     }
-                    Kind::Other => progress.warn(&format!(
-                        "{} is a device, pipe or socket, and is left out",
-                        entry.path().display()
-                    )),
+                    Kind::Other => {
+                        plan.strays += 1;
+                        progress.warn(&format!(
+                            "{} is left out, as it is a device, pipe or socket",
+                            entry.path().display()
+                        ));
+                    }
                 },
                 Found::Stray(path, error) => {
                     plan.strays += 1;

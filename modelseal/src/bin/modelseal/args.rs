@@ -26,7 +26,7 @@ Only the newline is removed from the line, as gocryptfs does: `file:pw` opens wh
 
 Exit status:
   0    success
-  1    something is damaged
+  1    something is damaged, or was left out
   2    the command line is wrong
   3    the key is wrong or cannot be had
   4    the model is not one, is incomplete, or is of a kind that is not supported

@@ -45,7 +45,8 @@ pub(crate) enum Failure {
     #[error("writing to standard output failed")]
     Output(#[source] io::Error),
     #[error(
-        "{count} names in the model do not decrypt, and what they name is missing; see `modelseal verify`"
+        "{count} things in the model are missing from the destination: names that do not decrypt, \
+         devices, pipes or sockets; without --quiet each is named"
     )]
     Strays {
         /// How many.
