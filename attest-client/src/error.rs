@@ -18,4 +18,31 @@ pub enum Error {
         #[source]
         source: Option<std::io::Error>,
     },
+
+    /// A setting cannot be used.
+    #[error("{what}")]
+    Config {
+        /// Which one, and what it has to be.
+        what: &'static str,
+    },
+
+    /// The text names no resource.
+    #[error("this is not the name of a resource: {what}")]
+    ResourceUri {
+        /// What is wrong with it.
+        what: &'static str,
+    },
+
+    /// A TEE key could not be made or read.
+    #[error("the TEE key cannot be used: {what}")]
+    TeeKey {
+        /// What is wrong with it.
+        what: &'static str,
+    },
+
+    /// What the broker sealed does not open. One error for whatever is wrong with it.
+    #[error(
+        "what the broker sent does not open with this session's key: it is damaged, or sealed to another key"
+    )]
+    Jwe,
 }

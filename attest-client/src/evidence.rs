@@ -13,6 +13,8 @@ use crate::error::Result;
 pub enum ProtocolVersion {
     /// 0.1.0: Trustee up to 0.9, the openanolis fork up to 1.5.
     V0_1_0,
+    /// 0.1.1: Trustee 0.10 and 0.11.
+    V0_1_1,
     /// 0.2.0: Trustee 0.12 and 0.13.
     V0_2_0,
     /// 0.4.0: Trustee since 0.14, the openanolis fork since 1.6.
