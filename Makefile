@@ -7,7 +7,7 @@ VALGRIND_TESTS ?= aead store engine buffer pool
 
 # Without AWS-LC these two are Rust alone.
 PORTABLE := -p chunk-cipher -p gocryptfs-core --no-default-features
-FUZZ := chunk-cipher/fuzz/Cargo.toml gocryptfs-core/fuzz/Cargo.toml
+FUZZ := attest-client/fuzz/Cargo.toml chunk-cipher/fuzz/Cargo.toml gocryptfs-core/fuzz/Cargo.toml
 # Packaged crates and fuzz targets stand outside the workspace; with its profiles they reuse what it has built.
 DEV_PROFILE := --config profile.dev.opt-level=1 --config 'profile.dev.package."*".opt-level=3'
 

@@ -1,4 +1,5 @@
 //! What brokers sealed opens, and nothing else does.
+#![allow(clippy::unwrap_used)]
 
 use attest_client::messages::{Jwe, TeePublicKey};
 use attest_client::{Error, ProtocolVersion, TeeKey, TeeKeyKind};
