@@ -89,6 +89,32 @@ pub enum Error {
         /// The chunks, as ascending ranges.
         chunks: Vec<Range<u64>>,
     },
+    /// A JSON document that is not canonical, or not what it must be.
+    #[error("{document}, byte {offset}: {what}")]
+    Document {
+        /// Which document.
+        document: &'static str,
+        /// Where in it, in bytes.
+        offset: usize,
+        /// What is wrong there.
+        what: String,
+    },
+    /// An entry that no manifest may have.
+    #[error("manifest.json, entry \"{}\": {what}", path.display())]
+    Entry {
+        /// Its path in the package.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A manifest that would be too long.
+    #[error("manifest.json would be {len} bytes long, at most {max} are allowed; pack fewer files")]
+    ManifestLength {
+        /// Its length in bytes.
+        len: usize,
+        /// The longest that is allowed, in bytes.
+        max: usize,
+    },
     /// The stored bytes of a file are not those that the license's issuer signed.
     #[error("{} was altered: its digest is not that of the manifest", path.display())]
     Digest {

@@ -1,0 +1,333 @@
+//! `manifest.json`: what the content is (FORMAT.md, section 5).
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use chunk_cipher::random;
+use sha2::{Digest, Sha256};
+
+use crate::canonical::{MAX_INTEGER, Member};
+use crate::encoding;
+use crate::error::{Error, Result};
+use crate::header::{ChunkLen, FileId, MAX_FILE_LEN};
+use crate::keys::KEY_LEN;
+
+mod path;
+mod read;
+mod write;
+
+pub use path::{COMPONENT_MAX, PATH_MAX, TARGET_MAX, check_path, check_target};
+
+/// The name of the file.
+pub const MANIFEST_NAME: &str = "manifest.json";
+
+/// Permission bits.
+const MODE_MAX: u32 = 0o777;
+const NANOSECONDS_MAX: u32 = 999_999_999;
+
+/// What a package contains. One that exists is valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    content_id: ContentId,
+    content_key_commitment: [u8; KEY_LEN],
+    chunk_len: ChunkLen,
+    /// Ascending by path.
+    entries: Vec<Entry>,
+    /// Members that this version does not know.
+    kept: Vec<Member>,
+}
+
+/// Something in a package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its path, as bytes; that of the root is empty.
+    pub path: Vec<u8>,
+    /// When it was last modified.
+    pub modified: Modified,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Members that this version does not know.
+    kept: Vec<Member>,
+}
+
+/// What an entry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file.
+    File {
+        /// Permission bits.
+        mode: u32,
+        /// Length of the plaintext in bytes.
+        length: u64,
+        /// The random identity of its content.
+        file_id: FileId,
+        /// Digest of the stored file.
+        digest: [u8; 32],
+    },
+    /// A directory.
+    Dir {
+        /// Permission bits.
+        mode: u32,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// What it leads to.
+        target: Vec<u8>,
+    },
+}
+
+/// A time of modification, since 1970-01-01 UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Modified {
+    /// Whole seconds, negative before 1970.
+    pub seconds: i64,
+    /// Nanoseconds on top of them, less than 10^9.
+    pub nanoseconds: u32,
+}
+
+/// The random identity of a package's content.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ContentId([u8; 16]);
+
+impl Manifest {
+    /// The longest manifest that is read, in bytes.
+    pub const MAX_LEN: usize = 64 << 20;
+
+    /// Reads the content of a `manifest.json`.
+    ///
+    /// # Errors
+    /// [`Error::Document`] where it is not canonical JSON or a member is not as it must be, [`Error::Entry`] where an
+    /// entry is not.
+    pub fn parse(content: &[u8]) -> Result<Self> {
+        let manifest = read::manifest(content)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// A manifest of these entries, in any order.
+    ///
+    /// # Errors
+    /// [`Error::Entry`] where an entry is not as it must be, [`Error::ManifestLength`] where there are too many.
+    pub fn new(
+        content_id: ContentId,
+        content_key_commitment: [u8; KEY_LEN],
+        chunk_len: ChunkLen,
+        mut entries: Vec<Entry>,
+    ) -> Result<Self> {
+        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        let manifest = Self {
+            content_id,
+            content_key_commitment,
+            chunk_len,
+            entries,
+            kept: Vec::new(),
+        };
+        manifest.check()?;
+        let len = manifest.to_json().len();
+        if len > Self::MAX_LEN {
+            return Err(Error::ManifestLength {
+                len,
+                max: Self::MAX_LEN,
+            });
+        }
+        Ok(manifest)
+    }
+
+    /// The content of the file.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        write::manifest(self)
+    }
+
+    /// The digest by which a license names a manifest, of its file's content.
+    #[must_use]
+    pub fn digest(content: &[u8]) -> [u8; 32] {
+        Sha256::digest(content).into()
+    }
+
+    /// The identity of the content.
+    #[must_use]
+    pub const fn content_id(&self) -> ContentId {
+        self.content_id
+    }
+
+    /// The commitment of the content key: [`ContentKey::commitment`](crate::keys::ContentKey::commitment).
+    #[must_use]
+    pub const fn content_key_commitment(&self) -> &[u8; KEY_LEN] {
+        &self.content_key_commitment
+    }
+
+    /// Length of the chunks of every file.
+    #[must_use]
+    pub const fn chunk_len(&self) -> ChunkLen {
+        self.chunk_len
+    }
+
+    /// All entries, ascending by the bytes of the path; the first is the root.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The entry at `path`.
+    #[must_use]
+    pub fn get(&self, path: &[u8]) -> Option<&Entry> {
+        find(&self.entries, path)
+    }
+
+    /// The entries below the directory at `path`, at any depth, ascending by path.
+    #[must_use]
+    pub fn below(&self, path: &[u8]) -> &[Entry] {
+        if path.is_empty() {
+            return self.entries.get(1..).unwrap_or_default();
+        }
+        let from = |last: &u8| {
+            let bound = || path.iter().chain([last]);
+            self.entries
+                .partition_point(|entry| entry.path.iter().lt(bound()))
+        };
+        let (start, end) = (from(&b'/'), from(&(b'/' + 1)));
+        &self.entries[start..end]
+    }
+
+    /// Checks what concerns more than one entry, and each entry.
+    fn check(&self) -> Result<()> {
+        let is_root = |entry: &Entry| entry.path.is_empty() && entry.is_dir();
+        if !self.entries.first().is_some_and(is_root) {
+            return Err(Error::entry(b"", "the first entry is not the root directory"));
+        }
+        let mut ids = HashSet::with_capacity(self.entries.len());
+        for (n, entry) in self.entries.iter().enumerate() {
+            let bad = |what| Error::entry(&entry.path, what);
+            entry.check().map_err(bad)?;
+            if let EntryKind::File { file_id, .. } = &entry.kind
+                && !ids.insert(file_id)
+            {
+                return Err(bad("it has the file ID of another file"));
+            }
+            let Some(previous) = n.checked_sub(1) else {
+                continue;
+            };
+            let before = &self.entries[..n];
+            if before[previous].path == entry.path {
+                return Err(bad("it is listed twice"));
+            }
+            if before[previous].path > entry.path {
+                return Err(bad("the entries are not in order"));
+            }
+            // A parent is a prefix, so it comes before.
+            if !find(before, parent(&entry.path)).is_some_and(Entry::is_dir) {
+                return Err(bad("its parent is not listed as a directory"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    /// An entry; whether it is as it must be shows in [`Manifest::new`].
+    #[must_use]
+    pub const fn new(path: Vec<u8>, modified: Modified, kind: EntryKind) -> Self {
+        Self {
+            path,
+            modified,
+            kind,
+            kept: Vec::new(),
+        }
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.path))
+    }
+
+    /// Whether it is a directory.
+    #[must_use]
+    pub const fn is_dir(&self) -> bool {
+        matches!(self.kind, EntryKind::Dir { .. })
+    }
+
+    /// What is wrong with it on its own.
+    fn check(&self) -> Result<(), &'static str> {
+        check_path(&self.path)?;
+        if self.modified.nanoseconds > NANOSECONDS_MAX {
+            return Err("it has 10^9 nanoseconds or more");
+        }
+        if self.modified.seconds.unsigned_abs() > MAX_INTEGER {
+            return Err("its time of modification is beyond 2^53 - 1 seconds");
+        }
+        match &self.kind {
+            EntryKind::File { length, .. } if *length > MAX_FILE_LEN => {
+                return Err("it is longer than 2^53 - 1 bytes");
+            }
+            EntryKind::Symlink { target } => check_target(&self.path, target)?,
+            _ => {}
+        }
+        match self.kind {
+            EntryKind::File { mode, .. } | EntryKind::Dir { mode } if mode > MODE_MAX => {
+                Err("its mode is more than the permission bits")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ContentId {
+    /// A fresh one.
+    ///
+    /// # Errors
+    /// [`Error::Cipher`] where the system has no random bytes to give.
+    pub fn generate() -> Result<Self> {
+        let mut id = [0; 16];
+        random::fill(&mut id)?;
+        Ok(Self(id))
+    }
+
+    /// The one with these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ContentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&encoding::hex(&self.0))
+    }
+}
+
+impl fmt::Debug for ContentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Error {
+    fn entry(path: &[u8], what: &'static str) -> Self {
+        Self::Entry {
+            path: PathBuf::from(OsStr::from_bytes(path)),
+            what,
+        }
+    }
+}
+
+fn find<'a>(entries: &'a [Entry], path: &[u8]) -> Option<&'a Entry> {
+    let index = entries.binary_search_by(|entry| entry.path.as_slice().cmp(path));
+    entries.get(index.ok()?)
+}
+
+/// The path of the directory that holds `path`.
+fn parent(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+    &path[..end]
+}

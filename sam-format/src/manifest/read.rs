@@ -1,0 +1,213 @@
+//! Reads `manifest.json`.
+
+use super::MANIFEST_NAME;
+use super::{ContentId, Entry, EntryKind, MODE_MAX, Manifest, Modified, NANOSECONDS_MAX};
+use crate::canonical::{MAX_INTEGER, Reader};
+use crate::encoding::from_base64;
+use crate::error::Result;
+use crate::header::{ChunkLen, FileId};
+
+/// Value of the member `format`.
+pub(super) const FORMAT: &str = "sam-manifest";
+/// Value of the member `version`.
+pub(super) const VERSION: u64 = 1;
+
+/// All members, of the document and of its entries.
+const KNOWN: [&str; 16] = [
+    "chunk_length",
+    "content_id",
+    "content_key_commitment",
+    "critical",
+    "digest",
+    "entries",
+    "file_id",
+    "format",
+    "kind",
+    "length",
+    "mode",
+    "modified",
+    "path",
+    "path_base64",
+    "target",
+    "target_base64",
+];
+
+/// All but what concerns more than one entry, and the bounds of a path.
+pub(super) fn manifest(content: &[u8]) -> Result<Manifest> {
+    let mut reader = Reader::new(MANIFEST_NAME, content, Manifest::MAX_LEN)?;
+    let (mut content_id, mut commitment, mut chunk_len, mut entries) = (None, None, None, None);
+    let (mut format, mut version) = (None, None);
+    let mut kept = Vec::new();
+    reader.object(|reader, name| {
+        match name {
+            "format" => format = Some(reader.literal(FORMAT)?),
+            "version" => version = Some(reader.version(VERSION)?),
+            "content_id" => content_id = Some(ContentId(reader.hex()?)),
+            "content_key_commitment" => commitment = Some(reader.hex()?),
+            "chunk_length" => chunk_len = Some(chunk_length(reader)?),
+            "entries" => entries = Some(all_entries(reader)?),
+            "critical" => {
+                let start = reader.here();
+                reader.critical(&KNOWN)?;
+                kept.push(reader.member_from(name, start));
+            }
+            _ => kept.push(reader.member(name)?),
+        }
+        Ok(())
+    })?;
+    reader.end()?;
+    let missing = |name| reader.missing(0, name);
+    format.ok_or_else(|| missing("format"))?;
+    version.ok_or_else(|| missing("version"))?;
+    Ok(Manifest {
+        content_id: content_id.ok_or_else(|| missing("content_id"))?,
+        content_key_commitment: commitment.ok_or_else(|| missing("content_key_commitment"))?,
+        chunk_len: chunk_len.ok_or_else(|| missing("chunk_length"))?,
+        entries: entries.ok_or_else(|| missing("entries"))?,
+        kept,
+    })
+}
+
+fn chunk_length(reader: &mut Reader<'_>) -> Result<ChunkLen> {
+    let start = reader.here();
+    let len = reader.unsigned(u64::from(ChunkLen::MAX.get()))?;
+    let len = u32::try_from(len).ok().and_then(ChunkLen::new);
+    len.ok_or_else(|| {
+        reader.error_at(
+            start,
+            "a chunk length must be a power of two from 4096 to 16777216",
+        )
+    })
+}
+
+fn all_entries(reader: &mut Reader<'_>) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    reader.array(|reader| {
+        entries.push(entry(reader)?);
+        Ok(())
+    })?;
+    Ok(entries)
+}
+
+/// Members of an entry as they come, whatever its kind.
+#[derive(Default)]
+struct Members {
+    digest: Option<[u8; 32]>,
+    file_id: Option<FileId>,
+    kind: Option<String>,
+    length: Option<u64>,
+    mode: Option<u32>,
+    modified: Option<Modified>,
+    path: Option<Vec<u8>>,
+    target: Option<Vec<u8>>,
+}
+
+fn entry(reader: &mut Reader<'_>) -> Result<Entry> {
+    let start = reader.here();
+    let mut members = Members::default();
+    let mut kept = Vec::new();
+    reader.object(|reader, name| {
+        match name {
+            "digest" => members.digest = Some(reader.hex()?),
+            "file_id" => members.file_id = Some(FileId::from_bytes(reader.hex()?)),
+            "kind" => members.kind = Some(reader.string()?.into_owned()),
+            "length" => members.length = Some(reader.unsigned(MAX_INTEGER)?),
+            "mode" => members.mode = Some(small(reader, MODE_MAX)?),
+            "modified" => members.modified = Some(modified(reader)?),
+            "path" | "path_base64" => bytes(reader, name == "path_base64", &mut members.path)?,
+            "target" | "target_base64" => bytes(reader, name == "target_base64", &mut members.target)?,
+            _ => kept.push(reader.member(name)?),
+        }
+        Ok(())
+    })?;
+    let missing = |name| reader.missing(start, name);
+    let other = |there: bool| {
+        if there {
+            Err(reader.error_at(start, "an entry with a member of another kind of entry"))
+        } else {
+            Ok(())
+        }
+    };
+    let Members {
+        digest,
+        file_id,
+        length,
+        mode,
+        target,
+        ..
+    } = members;
+    let kind = match members.kind.as_deref() {
+        Some("file") => {
+            other(target.is_some())?;
+            EntryKind::File {
+                mode: mode.ok_or_else(|| missing("mode"))?,
+                length: length.ok_or_else(|| missing("length"))?,
+                file_id: file_id.ok_or_else(|| missing("file_id"))?,
+                digest: digest.ok_or_else(|| missing("digest"))?,
+            }
+        }
+        Some("dir") => {
+            other(target.is_some() || digest.is_some() || file_id.is_some() || length.is_some())?;
+            EntryKind::Dir {
+                mode: mode.ok_or_else(|| missing("mode"))?,
+            }
+        }
+        Some("symlink") => {
+            other(mode.is_some() || digest.is_some() || file_id.is_some() || length.is_some())?;
+            EntryKind::Symlink {
+                target: target.ok_or_else(|| missing("target"))?,
+            }
+        }
+        Some(kind) => {
+            let what = format!("{kind:?} is no known kind of entry; a newer version may know it");
+            return Err(reader.error_at(start, what));
+        }
+        None => return Err(missing("kind")),
+    };
+    Ok(Entry {
+        path: members.path.ok_or_else(|| missing("path"))?,
+        modified: members.modified.ok_or_else(|| missing("modified"))?,
+        kind,
+        kept,
+    })
+}
+
+fn small(reader: &mut Reader<'_>, max: u32) -> Result<u32> {
+    let value = reader.unsigned(u64::from(max))?;
+    Ok(u32::try_from(value).unwrap_or(max))
+}
+
+fn modified(reader: &mut Reader<'_>) -> Result<Modified> {
+    let start = reader.here();
+    let (mut modified, mut count) = (Modified::default(), 0);
+    reader.array(|reader| {
+        match count {
+            0 => modified.seconds = reader.integer()?,
+            1 => modified.nanoseconds = small(reader, NANOSECONDS_MAX)?,
+            _ => return Err(reader.error_at(start, "expected seconds and nanoseconds")),
+        }
+        count += 1;
+        Ok(())
+    })?;
+    if count == 2 {
+        Ok(modified)
+    } else {
+        Err(reader.error_at(start, "expected seconds and nanoseconds"))
+    }
+}
+
+/// Reads a path or a target, as text or in base64, which is for what is no text.
+fn bytes(reader: &mut Reader<'_>, in_base64: bool, out: &mut Option<Vec<u8>>) -> Result<()> {
+    let start = reader.here();
+    let text = reader.string()?;
+    let read = if in_base64 {
+        let read = from_base64(&text).filter(|read| std::str::from_utf8(read).is_err());
+        read.ok_or_else(|| reader.error_at(start, "expected base64 of what is not UTF-8"))?
+    } else {
+        text.into_owned().into_bytes()
+    };
+    match out.replace(read) {
+        None => Ok(()),
+        Some(_) => Err(reader.error_at(start, "an entry has it both as text and in base64")),
+    }
+}
