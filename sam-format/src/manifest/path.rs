@@ -53,11 +53,10 @@ pub fn check_target(path: &[u8], target: &[u8]) -> Result<(), &'static str> {
         match component {
             b"" | b"." => {}
             b".." if !in_front => return Err("its target has a .. behind another component"),
-            b".." => {
-                depth = depth
-                    .checked_sub(1)
-                    .ok_or("its target lies outside of the package")?
-            }
+            b".." => match depth.checked_sub(1) {
+                Some(above) => depth = above,
+                None => return Err("its target lies outside of the package"),
+            },
             _ if component.len() > COMPONENT_MAX => {
                 return Err("its target has a component of more than 255 bytes");
             }
