@@ -5,9 +5,9 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use chunk_cipher::store::{Attributes, LocalStore, ReadMode, Store};
-use gocryptfs_core::{Conf, ConfOptions, MasterKey, Source, Vault, VaultFile, VaultWriter};
-use modelseal::{Engine, Key, Model, OpenOptions, SealOptions};
+use chunk_cipher::store::{Attributes, LocalStore, ReadMode, Source, Store};
+use gocryptfs_core::{Conf, ConfOptions, MasterKey, Vault, VaultFile, VaultWriter};
+use modelseal::{Engine, Key, Model, OpenOptions, SealFormat, SealOptions};
 use rustix::fs::Advice;
 use tempfile::TempDir;
 use zeroize::Zeroizing;
@@ -47,13 +47,16 @@ pub fn key() -> Key {
 
 /// How vaults are sealed whose scrypt is not what is measured.
 pub(crate) fn seal_options() -> SealOptions {
-    let conf = ConfOptions {
+    SealOptions {
+        format: SealFormat::Gocryptfs(conf_options()),
+        ..SealOptions::default()
+    }
+}
+
+fn conf_options() -> ConfOptions {
+    ConfOptions {
         scrypt_log_n: FAST_LOG_N,
         ..ConfOptions::default()
-    };
-    SealOptions {
-        conf,
-        ..SealOptions::default()
     }
 }
 
@@ -118,7 +121,7 @@ impl Sample {
 
     /// The stored file in the vault.
     pub(crate) fn sealed(&self) -> Result<PathBuf> {
-        let entry = self.open(ReadMode::Auto)?.vault().lookup(Path::new(FILE))?;
+        let entry = self.open(ReadMode::Auto)?.lookup(FILE)?;
         Ok(self.vault().join(entry.stored_path()))
     }
 
@@ -253,7 +256,7 @@ impl Small {
 /// What a vault under [`MASTER_KEY`] in the directory `dir` is made of.
 pub(crate) fn new_vault(dir: &Path) -> Result<(LocalStore, Conf, MasterKey)> {
     let master = MasterKey::from_bytes(&MASTER_KEY);
-    let conf = Conf::create(PASSWORD.as_bytes(), &master, &seal_options().conf)?;
+    let conf = Conf::create(PASSWORD.as_bytes(), &master, &conf_options())?;
     Ok((LocalStore::open(dir)?, conf, master))
 }
 

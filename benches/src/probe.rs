@@ -63,7 +63,7 @@ pub(crate) fn run(job: &[String]) -> Result<()> {
             Ok(())
         })?,
         "unseal" => memory::growth(|| {
-            modelseal::unseal(&open()?, from, to, &UnsealOptions::default(), &())?;
+            modelseal::unseal(&open()?, to, &UnsealOptions::default(), &())?;
             Ok(())
         })?,
         other => return Err(format!("no such probe: {other}").into()),

@@ -236,3 +236,23 @@ pub trait PendingFile: WriteAt {
     /// Where something is there, or the storage refuses; the file is gone then.
     fn commit(self, path: &Path, attributes: &Attributes) -> io::Result<()>;
 }
+
+/// A file to be sealed.
+pub struct Source<'a> {
+    /// Its plaintext.
+    pub content: &'a dyn ReadAt,
+    /// Length of the plaintext in bytes.
+    pub len: u64,
+    /// Its attributes.
+    pub attributes: &'a Attributes,
+    /// Whether it still is what it was; asked when all of it was read, before the sealed file gets its name.
+    pub unchanged: &'a dyn Fn() -> bool,
+}
+
+impl fmt::Debug for Source<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}

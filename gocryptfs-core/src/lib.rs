@@ -23,4 +23,4 @@ pub use tree::{
     read_partial_conf,
 };
 pub use verify::{Damage, Verified};
-pub use write::{Source, VaultWriter, WriteDir, replace_conf};
+pub use write::{VaultWriter, WriteDir, replace_conf};

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use chunk_cipher::store::{Attributes, Compare, Kind, Metadata, PendingFile, ReadAt, WriteAt, WriteStore};
+use chunk_cipher::store::{Attributes, Compare, Kind, Metadata, PendingFile, Source, WriteAt, WriteStore};
 use chunk_cipher::{Engine, Progress, Uncounted};
 
 use crate::conf::{CONF_NAME, Conf};
@@ -43,26 +43,6 @@ pub struct WriteDir {
     path: PathBuf,
     stored: PathBuf,
     iv: DirIv,
-}
-
-/// A file to be sealed.
-pub struct Source<'a> {
-    /// Its plaintext.
-    pub content: &'a dyn ReadAt,
-    /// Length of the plaintext in bytes.
-    pub len: u64,
-    /// Its attributes.
-    pub attributes: &'a Attributes,
-    /// Whether it still is what it was; asked when all of it was read, before the sealed file gets its name.
-    pub unchanged: &'a dyn Fn() -> bool,
-}
-
-impl std::fmt::Debug for Source<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Source")
-            .field("len", &self.len)
-            .finish_non_exhaustive()
-    }
 }
 
 /// Where an entry is to be stored.

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chunk_cipher::Progress;
-use chunk_cipher::store::{Attributes, ReadAt};
+use chunk_cipher::store::{Attributes, ReadAt, Source};
 use gocryptfs_core::conf::CONF_NAME;
 use gocryptfs_core::{
-    Entry, Error, Flags, Found, NameScheme, PARTIAL_CONF_NAME, Result, Source, Vault, VaultWriter, WriteDir,
+    Entry, Error, Flags, Found, NameScheme, PARTIAL_CONF_NAME, Result, Vault, VaultWriter, WriteDir,
     read_conf, replace_conf,
 };
 

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use chunk_cipher::store::{Attributes, LocalStore, Store};
+use chunk_cipher::store::{Attributes, LocalStore, Source, Store};
 use gocryptfs_core::conf::CONF_NAME;
 use gocryptfs_core::names::DIR_IV_NAME;
 use gocryptfs_core::{
-    Conf, Error, Flags, NameScheme, PARTIAL_CONF_NAME, Result, Source, Vault, VaultWriter, WriteDir,
-    read_conf, read_partial_conf,
+    Conf, Error, Flags, NameScheme, PARTIAL_CONF_NAME, Result, Vault, VaultWriter, WriteDir, read_conf,
+    read_partial_conf,
 };
 
 #[path = "common/memory.rs"]

@@ -121,16 +121,53 @@ impl Error {
     /// Whether the caller called it off.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        let cipher = match self {
+        matches!(self.cipher(), Some(chunk_cipher::Error::Cancelled))
+    }
+
+    /// Whether this says nothing about the model, only that something could not be read now.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        match self {
+            Self::Vault { source, .. } => source.is_unreadable(),
+            _ => false,
+        }
+    }
+
+    /// The error of reading, writing or opening chunks that this comes from, if it does.
+    #[must_use]
+    pub fn cipher(&self) -> Option<&chunk_cipher::Error> {
+        match self {
             Self::Engine(source)
             | Self::File { source, .. }
             | Self::Vault {
                 source: gocryptfs_core::Error::File { source, .. } | gocryptfs_core::Error::Cipher { source },
                 ..
-            } => source,
-            _ => return false,
-        };
-        matches!(cipher, chunk_cipher::Error::Cancelled)
+            } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// What is wrong within the model, without where the model lies.
+    #[must_use]
+    pub fn within_model(&self) -> &dyn std::error::Error {
+        match self {
+            Self::Vault { source, .. } => source,
+            other => other,
+        }
+    }
+
+    /// That error where `is` holds for it, as one of the file at `path` outside of the model; else this one.
+    pub(crate) fn of_file(self, path: &Path, is: fn(&chunk_cipher::Error) -> bool) -> Self {
+        match self {
+            Self::Vault {
+                source: gocryptfs_core::Error::File { source, .. },
+                ..
+            } if is(&source) => Self::File {
+                path: path.to_path_buf(),
+                source,
+            },
+            other => other,
+        }
     }
 
     pub(crate) fn io(path: &Path, action: &'static str, source: io::Error) -> Self {

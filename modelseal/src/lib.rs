@@ -1,19 +1,24 @@
 #![doc = include_str!("../README.md")]
 
 mod error;
+mod file;
 pub mod key;
 mod model;
 mod plan;
 mod seal;
+mod tree;
 mod unseal;
+mod writer;
 
-pub use chunk_cipher::{Buffer, Engine, Pool, store};
+pub use chunk_cipher::{Buffer, Engine, Pool, Scan, store};
 pub use error::{Error, Result};
+pub use file::SealedFile;
 pub use gocryptfs_core as gocryptfs;
 pub use key::{Key, KeyRef};
-pub use model::{Model, OpenOptions, SealedFile, change_password};
+pub use model::{Model, OpenOptions, change_password};
 pub use plan::Symlinks;
-pub use seal::{SealOptions, seal};
+pub use seal::{SealFormat, SealOptions, seal};
+pub use tree::{Damage, Entry, Found, Verified};
 pub use unseal::{UnsealOptions, unseal};
 
 /// Hears how sealing and unsealing get on, from any thread.

@@ -3,14 +3,15 @@
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chunk_cipher::kdf::DEFAULT_SCRYPT_MEMORY;
-use chunk_cipher::store::{LocalFile, LocalStore, ReadMode};
+use chunk_cipher::store::{LocalStore, ReadMode};
 use chunk_cipher::{Buffer, Engine};
-use gocryptfs_core::{Conf, MasterKey, Vault, VaultFile, read_conf, replace_conf};
+use gocryptfs_core::{Conf, MasterKey, Vault, read_conf, replace_conf};
 
 use crate::error::{Error, Result};
+use crate::file::SealedFile;
 use crate::key::Key;
 
 /// How a model is opened.
@@ -37,11 +38,15 @@ impl Default for OpenOptions {
 /// A sealed model, unlocked. Any number of threads may share it.
 #[derive(Debug)]
 pub struct Model {
-    vault: Vault<LocalStore>,
+    pub(crate) location: PathBuf,
+    pub(crate) stored: Stored,
 }
 
-/// An open file of a sealed model.
-pub type SealedFile = VaultFile<LocalFile>;
+/// The format that a model is stored in.
+#[derive(Debug)]
+pub(crate) enum Stored {
+    Vault(Vault<LocalStore>),
+}
 
 impl Model {
     /// Unlocks the model in the directory at `path`.
@@ -53,7 +58,10 @@ impl Model {
         let store = open_store(path)?.read_mode(options.read_mode);
         let conf = conf(&store, path)?;
         let (vault, _) = unlock(store, conf, key, options).map_err(Error::vault(path))?;
-        Ok(Self { vault })
+        Ok(Self {
+            location: path.to_path_buf(),
+            stored: Stored::Vault(vault),
+        })
     }
 
     /// What is known of the model in the directory at `path` without a key.
@@ -75,31 +83,35 @@ impl Model {
         Ok(master)
     }
 
-    /// The vault that the model is stored in.
+    /// Where the model lies.
     #[must_use]
-    pub const fn vault(&self) -> &Vault<LocalStore> {
-        &self.vault
+    pub fn location(&self) -> &Path {
+        &self.location
+    }
+
+    /// The engine that reads content.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        match &self.stored {
+            Stored::Vault(vault) => vault.engine(),
+        }
     }
 
     /// Opens the file at `path` in the model.
     ///
     /// # Errors
-    /// [`gocryptfs_core::Error`] where there is none, or it cannot be opened.
-    pub fn file(&self, path: impl AsRef<Path>) -> gocryptfs_core::Result<SealedFile> {
-        self.vault.open_file(&self.vault.lookup(path.as_ref())?)
+    /// [`Error::Vault`] where there is none, or it cannot be opened.
+    pub fn file(&self, path: impl AsRef<Path>) -> Result<SealedFile> {
+        self.open_file(&self.lookup(path)?)
     }
 
     /// The whole file at `path` in the model, in memory prepared for its size.
     ///
     /// # Errors
-    /// As [`Model::file`], and where a block is damaged or memory is short.
-    pub fn read(&self, path: impl AsRef<Path>) -> gocryptfs_core::Result<Buffer> {
+    /// As [`Model::file`], and where a chunk is damaged or memory is short.
+    pub fn read(&self, path: impl AsRef<Path>) -> Result<Buffer> {
         let file = self.file(path)?;
-        let short = |source| gocryptfs_core::Error::Io {
-            path: file.path().to_path_buf(),
-            action: "making room for",
-            source,
-        };
+        let short = |source| Error::io(&self.location.join(file.path()), "making room for", source);
         let len = usize::try_from(file.len()).map_err(|_| short(io::ErrorKind::OutOfMemory.into()))?;
         let mut plain = Buffer::new(len).map_err(short)?;
         file.read_into(0, &mut plain)?;

@@ -10,10 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use chunk_cipher::Engine;
 use chunk_cipher::kdf::{DEFAULT_SCRYPT_MEMORY, ScryptParams};
-use chunk_cipher::store::{Attributes, Kind, LocalFile, LocalStore, ReadMode, WriteStore, Xattr};
-use gocryptfs_core::{
-    Conf, ConfOptions, MasterKey, Source, VaultWriter, WriteDir, read_conf, read_partial_conf,
-};
+use chunk_cipher::store::{Attributes, Kind, LocalFile, LocalStore, ReadMode, Source, WriteStore, Xattr};
+use gocryptfs_core::{Conf, ConfOptions, MasterKey, VaultWriter, read_conf, read_partial_conf};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rustix::fs::{Mode, OFlags, open};
 
@@ -21,13 +19,14 @@ use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::model::{lock, make_destination, open_store};
 use crate::plan::{PlanDir, PlanEntry, PlanFile, Symlinks};
+use crate::writer::{VaultAt, Writer};
 use crate::{Progress, Summary};
 
 /// How a directory is sealed.
 #[derive(Clone, Debug)]
 pub struct SealOptions {
-    /// What the vault shall be like.
-    pub conf: ConfOptions,
+    /// The format to seal in.
+    pub format: SealFormat,
     /// What becomes of symbolic links that lead out of the directory.
     pub symlinks: Symlinks,
     /// Goes on with what an interrupted run left in the destination.
@@ -41,12 +40,26 @@ pub struct SealOptions {
 impl Default for SealOptions {
     fn default() -> Self {
         Self {
-            conf: ConfOptions::default(),
+            format: SealFormat::default(),
             symlinks: Symlinks::default(),
             resume: false,
             scrypt_memory: DEFAULT_SCRYPT_MEMORY,
             engine: Engine::default(),
         }
+    }
+}
+
+/// The format of a model that is sealed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum SealFormat {
+    /// A gocryptfs v2 vault.
+    Gocryptfs(ConfOptions),
+}
+
+impl Default for SealFormat {
+    fn default() -> Self {
+        Self::Gocryptfs(ConfOptions::default())
     }
 }
 
@@ -68,44 +81,67 @@ pub fn seal(
 ) -> Result<Summary> {
     let (plan, followed) = PlanDir::read(source, options.symlinks)?;
     refuse_nested(source, destination)?;
-    let writer = start(destination, key, options)?;
-    let size = plan.size();
-    progress.begin(size.files, size.bytes);
-    let job = Job {
-        writer: &writer,
-        destination,
-        resume: options.resume,
-        progress,
-        xattrs: OnceLock::new(),
-    };
-    let root = writer.root().map_err(Error::vault(destination))?;
-    let mut tree = Tree::default();
-    job.make_dirs(&plan, root, &mut tree)?;
-    let kept = AtomicU64::new(0);
-    options.engine.pool().run(|| {
-        tree.files.into_par_iter().with_max_len(1).try_for_each(|file| {
-            let was_kept = job.file(&file)?;
-            kept.fetch_add(u64::from(was_kept), Ordering::Relaxed);
-            Ok::<_, Error>(())
-        })
-    })??;
-    // What lies deeper comes first, so that no directory changes after its times are set.
-    for (dir, plan) in tree.dirs.iter().rev() {
-        writer
-            .finish_dir(dir, &job.dir_attributes(plan)?)
-            .map_err(Error::vault(destination))?;
-    }
-    let attributes = job.dir_attributes(&plan)?;
-    writer.finish(&attributes).map_err(Error::vault(destination))?;
-    Ok(Summary {
-        files: size.files,
-        dirs: tree.dirs.len() as u64,
-        symlinks: tree.symlinks,
-        bytes: size.bytes,
-        kept: kept.into_inner(),
+    let sealing = Sealing {
+        plan: &plan,
         followed,
-        strays: 0,
-    })
+        destination,
+        options,
+        progress,
+    };
+    match &options.format {
+        SealFormat::Gocryptfs(conf) => sealing.run(VaultAt {
+            location: destination,
+            writer: start_vault(destination, key, conf, options)?,
+        }),
+    }
+}
+
+/// A run of [`seal`], whatever the format.
+struct Sealing<'a> {
+    plan: &'a PlanDir,
+    followed: u64,
+    destination: &'a Path,
+    options: &'a SealOptions,
+    progress: &'a dyn Progress,
+}
+
+impl Sealing<'_> {
+    fn run<W: Writer>(self, writer: W) -> Result<Summary> {
+        let size = self.plan.size();
+        self.progress.begin(size.files, size.bytes);
+        let job = Job {
+            writer: &writer,
+            destination: self.destination,
+            resume: self.options.resume,
+            progress: self.progress,
+            xattrs: OnceLock::new(),
+        };
+        let mut tree = Tree::default();
+        job.make_dirs(self.plan, writer.root()?, &mut tree)?;
+        let kept = AtomicU64::new(0);
+        self.options.engine.pool().run(|| {
+            tree.files.into_par_iter().with_max_len(1).try_for_each(|file| {
+                let was_kept = job.file(&file)?;
+                kept.fetch_add(u64::from(was_kept), Ordering::Relaxed);
+                Ok::<_, Error>(())
+            })
+        })??;
+        // What lies deeper comes first, so that no directory changes after its times are set.
+        for (dir, plan) in tree.dirs.iter().rev() {
+            writer.finish_dir(dir, &job.dir_attributes(plan)?)?;
+        }
+        let attributes = job.dir_attributes(self.plan)?;
+        writer.finish(&attributes)?;
+        Ok(Summary {
+            files: size.files,
+            dirs: tree.dirs.len() as u64,
+            symlinks: tree.symlinks,
+            bytes: size.bytes,
+            kept: kept.into_inner(),
+            followed: self.followed,
+            strays: 0,
+        })
+    }
 }
 
 /// Refuses a destination within its own source, which would then be changed while it is read.
@@ -125,7 +161,12 @@ pub(crate) fn refuse_nested(source: &Path, destination: &Path) -> Result<()> {
 }
 
 /// Opens the destination, makes it where it is missing, and starts or resumes the vault in it.
-fn start(destination: &Path, key: &Key, options: &SealOptions) -> Result<VaultWriter<LocalStore>> {
+fn start_vault(
+    destination: &Path,
+    key: &Key,
+    asked: &ConfOptions,
+    options: &SealOptions,
+) -> Result<VaultWriter<LocalStore>> {
     make_destination(destination)?;
     let store = open_store(destination)?;
     let vault = Error::vault(destination);
@@ -145,7 +186,7 @@ fn start(destination: &Path, key: &Key, options: &SealOptions) -> Result<VaultWr
                 hint: "an interrupted run left it; go on with --resume, or remove it",
             });
         }
-        let master = unlock_partial(&conf, key, options, destination)?;
+        let master = unlock_partial(&conf, key, asked, options, destination)?;
         return VaultWriter::resume(store, &master, engine).map_err(vault);
     }
     if options.resume {
@@ -154,13 +195,13 @@ fn start(destination: &Path, key: &Key, options: &SealOptions) -> Result<VaultWr
         store.remove_leftovers().map_err(failed)?;
     }
     ScryptParams {
-        log_n: options.conf.scrypt_log_n,
+        log_n: asked.scrypt_log_n,
         r: 8,
         p: 1,
     }
     .check(options.scrypt_memory)?;
     let master = MasterKey::generate().map_err(&vault)?;
-    let conf = Conf::create(key.password()?, &master, &options.conf).map_err(&vault)?;
+    let conf = Conf::create(key.password()?, &master, asked).map_err(&vault)?;
     VaultWriter::create(store, &conf, &master, engine).map_err(|error| match error {
         gocryptfs_core::Error::NotEmpty { found } => Error::NotEmpty {
             path: destination.to_path_buf(),
@@ -172,8 +213,13 @@ fn start(destination: &Path, key: &Key, options: &SealOptions) -> Result<VaultWr
 }
 
 /// Unlocks what an interrupted run left, provided that it was made with the same options.
-fn unlock_partial(conf: &Conf, key: &Key, options: &SealOptions, destination: &Path) -> Result<MasterKey> {
-    let asked = &options.conf;
+fn unlock_partial(
+    conf: &Conf,
+    key: &Key,
+    asked: &ConfOptions,
+    options: &SealOptions,
+    destination: &Path,
+) -> Result<MasterKey> {
     let flags = conf.flags();
     let same = flags.content_cipher() == asked.content
         && flags.name_scheme() == asked.names
@@ -189,21 +235,30 @@ fn unlock_partial(conf: &Conf, key: &Key, options: &SealOptions, destination: &P
 }
 
 /// What is left to do once all directories are there.
-#[derive(Default)]
-struct Tree<'a> {
-    dirs: Vec<(WriteDir, &'a PlanDir)>,
-    files: Vec<FileJob<'a>>,
+struct Tree<'a, D> {
+    dirs: Vec<(D, &'a PlanDir)>,
+    files: Vec<FileJob<'a, D>>,
     symlinks: u64,
 }
 
-struct FileJob<'a> {
-    parent: WriteDir,
+impl<D> Default for Tree<'_, D> {
+    fn default() -> Self {
+        Self {
+            dirs: Vec::new(),
+            files: Vec::new(),
+            symlinks: 0,
+        }
+    }
+}
+
+struct FileJob<'a, D> {
+    parent: D,
     name: &'a OsStr,
     plan: &'a PlanFile,
 }
 
-struct Job<'a> {
-    writer: &'a VaultWriter<LocalStore>,
+struct Job<'a, W> {
+    writer: &'a W,
     destination: &'a Path,
     resume: bool,
     progress: &'a dyn Progress,
@@ -211,13 +266,12 @@ struct Job<'a> {
     xattrs: OnceLock<bool>,
 }
 
-impl Job<'_> {
+impl<W: Writer> Job<'_, W> {
     /// Makes the directories and symlinks of `plan` in `dir`, and collects its files.
-    fn make_dirs<'p>(&self, plan: &'p PlanDir, dir: WriteDir, tree: &mut Tree<'p>) -> Result<()> {
-        let vault = Error::vault(self.destination);
+    fn make_dirs<'p>(&self, plan: &'p PlanDir, dir: W::Dir, tree: &mut Tree<'p, W::Dir>) -> Result<()> {
         if self.resume {
-            let names = plan.entries.iter().map(|(name, _)| name.as_bytes());
-            if let Some(found) = self.writer.find_stale(&dir, names).map_err(&vault)? {
+            let names: Vec<_> = plan.entries.iter().map(|(name, _)| name.as_bytes()).collect();
+            if let Some(found) = self.writer.find_stale(&dir, &names)? {
                 return Err(Error::Resume {
                     path: self.destination.to_path_buf(),
                     what: format!(
@@ -231,7 +285,7 @@ impl Job<'_> {
             match entry {
                 PlanEntry::Dir(child) => {
                     self.there(&dir, name, Kind::Dir)?;
-                    let made = self.writer.create_dir(&dir, name.as_bytes()).map_err(&vault)?;
+                    let made = self.writer.create_dir(&dir, name.as_bytes())?;
                     tree.dirs.push((made.clone(), child));
                     self.make_dirs(child, made, tree)?;
                 }
@@ -245,7 +299,7 @@ impl Job<'_> {
                 PlanEntry::Symlink { target, modified } => {
                     tree.symlinks += 1;
                     if self.there(&dir, name, Kind::Symlink)? {
-                        self.writer.remove(&dir, name.as_bytes()).map_err(&vault)?;
+                        self.writer.remove(&dir, name.as_bytes())?;
                     }
                     let attributes = Attributes {
                         modified: Some(*modified),
@@ -253,8 +307,7 @@ impl Job<'_> {
                     };
                     let target = target.as_os_str().as_bytes();
                     self.writer
-                        .write_symlink(&dir, name.as_bytes(), target, &attributes)
-                        .map_err(&vault)?;
+                        .write_symlink(&dir, name.as_bytes(), target, &attributes)?;
                 }
             }
         }
@@ -262,7 +315,7 @@ impl Job<'_> {
     }
 
     /// Seals one file. Returns whether an earlier run had done so.
-    fn file(&self, job: &FileJob<'_>) -> Result<bool> {
+    fn file(&self, job: &FileJob<'_, W::Dir>) -> Result<bool> {
         let path = job.plan.source.as_path();
         let failed = |error| Error::io(path, "reading", error);
         // Whatever has taken the file's place since, opening it neither waits nor leads elsewhere.
@@ -286,7 +339,6 @@ impl Job<'_> {
             xattrs: self.sealable_xattrs(&file, path)?,
         };
         let name = job.name.as_bytes();
-        let vault = Error::vault(self.destination);
         let content = LocalFile::new(file, ReadMode::Copy).map_err(failed)?;
         let unchanged = || {
             content
@@ -301,37 +353,36 @@ impl Job<'_> {
             unchanged: &unchanged,
         };
         if self.there(&job.parent, job.name, Kind::File)? {
-            let complete = self.writer.is_complete(&job.parent, name, &source, self.progress);
-            if complete.map_err(&vault)? {
+            if self
+                .writer
+                .is_complete(&job.parent, name, &source, self.progress)?
+            {
                 self.progress.advance(before.len());
                 return Ok(true);
             }
-            self.writer.remove(&job.parent, name).map_err(&vault)?;
+            self.writer.remove(&job.parent, name)?;
         }
         self.writer
             .write_file(&job.parent, name, &source, self.progress)
-            .map_err(|error| match error {
+            .map_err(|error| {
                 // What is wrong is with the source: name that.
-                gocryptfs_core::Error::File {
-                    source: source @ (chunk_cipher::Error::Changed | chunk_cipher::Error::Read { .. }),
-                    ..
-                } => Error::File {
-                    path: path.to_path_buf(),
-                    source,
-                },
-                other => vault(other),
+                error.of_file(path, |source| {
+                    matches!(
+                        source,
+                        chunk_cipher::Error::Changed | chunk_cipher::Error::Read { .. }
+                    )
+                })
             })?;
         Ok(false)
     }
 
     /// Whether an earlier run has written `name` in `parent`, as the kind that it is now.
-    fn there(&self, parent: &WriteDir, name: &OsStr, kind: Kind) -> Result<bool> {
+    fn there(&self, parent: &W::Dir, name: &OsStr, kind: Kind) -> Result<bool> {
         if !self.resume {
             return Ok(false);
         }
-        let there = self.writer.existing(parent, name.as_bytes());
-        match there.map_err(Error::vault(self.destination))? {
-            Some(there) if there.kind != kind => Err(Error::Resume {
+        match self.writer.existing(parent, name.as_bytes())? {
+            Some(there) if there != kind => Err(Error::Resume {
                 path: self.destination.to_path_buf(),
                 what: format!(
                     "{} was a file, a directory or a link and is something else now; \

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use chunk_cipher::Uncounted;
 use chunk_cipher::store::{Attributes, Compare, Kind, LocalStore, Metadata, PendingFile, Store, WriteStore};
-use gocryptfs_core::{Entry, Found};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 use crate::error::{Error, Result};
 use crate::model::{Model, lock, make_destination, open_store};
 use crate::seal::refuse_nested;
+use crate::tree::{Entry, Found};
 use crate::{Progress, Summary};
 
 /// File in a destination that is not complete yet.
@@ -36,19 +36,17 @@ pub struct UnsealOptions {
 /// damaged, [`Error::Io`] where writing fails.
 pub fn unseal(
     model: &Model,
-    location: &Path,
     destination: &Path,
     options: &UnsealOptions,
     progress: &dyn Progress,
 ) -> Result<Summary> {
-    refuse_nested(location, destination)?;
-    let plan = Plan::read(model, location, progress)?;
+    refuse_nested(model.location(), destination)?;
+    let plan = Plan::read(model, progress)?;
     let store = start(destination, options)?;
     progress.begin(plan.files.len() as u64, plan.bytes);
     let xattrs = OnceLock::new();
     let job = Job {
         model,
-        location,
         store: &store,
         destination,
         resume: options.resume,
@@ -60,7 +58,7 @@ pub fn unseal(
         job.make_dir(entry)?;
     }
     let kept = AtomicU64::new(0);
-    model.vault().engine().pool().run(|| {
+    model.engine().pool().run(|| {
         (&plan.files)
             .into_par_iter()
             .with_max_len(1)
@@ -137,28 +135,22 @@ struct Plan {
 }
 
 impl Plan {
-    fn read(model: &Model, location: &Path, progress: &dyn Progress) -> Result<Self> {
-        let vault = model.vault();
+    fn read(model: &Model, progress: &dyn Progress) -> Result<Self> {
         let mut plan = Self::default();
-        for found in vault.walk(vault.root().map_err(Error::vault(location))?) {
+        for found in model.walk(&model.lookup("")?)? {
             match found {
                 Found::Entry(entry) if entry.path() == Path::new(MARKER) => {
-                    return Err(Error::Vault {
-                        path: location.to_path_buf(),
-                        source: gocryptfs_core::Error::Io {
-                            path: entry.path().to_path_buf(),
-                            action: "unsealing",
-                            source: io::Error::other(
-                                "the name is taken by what marks an incomplete destination",
-                            ),
-                        },
-                    });
+                    return Err(Error::io(
+                        &model.location().join(entry.path()),
+                        "unsealing",
+                        io::Error::other("the name is taken by what marks an incomplete destination"),
+                    ));
                 }
                 Found::Entry(entry) => match entry.kind() {
                     Kind::Dir => plan.dirs.push(entry),
                     Kind::Symlink => plan.symlinks.push(entry),
                     Kind::File => {
-                        let metadata = vault.metadata(&entry).map_err(Error::vault(location))?;
+                        let metadata = model.metadata(&entry)?;
                         plan.bytes = plan.bytes.saturating_add(metadata.len);
                         plan.files.push((entry, metadata));
                     }
@@ -173,11 +165,12 @@ impl Plan {
                 Found::Stray(path, error) => {
                     plan.strays += 1;
                     progress.warn(&format!(
-                        "{} is left out, as its name does not decrypt: {error}",
-                        location.join(path).display()
+                        "{} is left out, as its name does not decrypt: {}",
+                        model.location().join(path).display(),
+                        error.within_model(),
                     ));
                 }
-                Found::Unreadable(_, error) => return Err(Error::vault(location)(error)),
+                Found::Unreadable(_, error) => return Err(error),
             }
         }
         Ok(plan)
@@ -186,7 +179,6 @@ impl Plan {
 
 struct Job<'a> {
     model: &'a Model,
-    location: &'a Path,
     store: &'a LocalStore,
     destination: &'a Path,
     resume: bool,
@@ -259,8 +251,7 @@ impl Job<'_> {
 
     /// Unseals one file. Returns whether an earlier run had done so.
     fn file(&self, entry: &Entry, metadata: &Metadata) -> Result<bool> {
-        let vault = Error::vault(self.location);
-        let file = self.model.vault().open_file(entry).map_err(&vault)?;
+        let file = self.model.open_file(entry)?;
         let attributes = self.attributes(entry, metadata)?;
         if self.resume && self.store.metadata(entry.path()).is_ok() {
             if self.is_complete(entry, metadata)? {
@@ -277,18 +268,13 @@ impl Job<'_> {
         let failed = self.write_error(entry, "writing");
         let pending = self.store.create().map_err(&failed)?;
         pending.set_len(file.len()).map_err(&failed)?;
-        file.unseal(&pending, self.progress)
-            .map_err(|error| match error {
-                // What is wrong is with the destination: name that.
-                gocryptfs_core::Error::File {
-                    source: source @ chunk_cipher::Error::Write { .. },
-                    ..
-                } => Error::File {
-                    path: self.destination.join(entry.path()),
-                    source,
-                },
-                other => vault(other),
-            })?;
+        file.unseal(&pending, self.progress).map_err(|error| {
+            // What is wrong is with the destination: name that.
+            let path = self.destination.join(entry.path());
+            error.of_file(&path, |source| {
+                matches!(source, chunk_cipher::Error::Write { .. })
+            })
+        })?;
         pending.commit(entry.path(), &attributes).map_err(failed)?;
         Ok(false)
     }
@@ -303,28 +289,20 @@ impl Job<'_> {
             return Ok(false);
         }
         let there = self.store.open(entry.path()).map_err(&failed)?;
-        let file = self
-            .model
-            .vault()
-            .open_file(entry)
-            .map_err(Error::vault(self.location))?;
+        let file = self.model.open_file(entry)?;
         match file.unseal(&Compare(&there), &Uncounted(self.progress)) {
             Ok(()) => {
                 self.progress.advance(metadata.len);
                 Ok(true)
             }
-            Err(gocryptfs_core::Error::File {
-                source: chunk_cipher::Error::Write { .. },
-                ..
-            }) => Ok(false),
-            Err(other) => Err(Error::vault(self.location)(other)),
+            Err(error) if matches!(error.cipher(), Some(chunk_cipher::Error::Write { .. })) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
     fn symlink(&self, entry: &Entry) -> Result<()> {
-        let vault = Error::vault(self.location);
-        let target = self.model.vault().read_link(entry).map_err(&vault)?;
-        let metadata = self.model.vault().metadata(entry).map_err(&vault)?;
+        let target = self.model.read_link(entry)?;
+        let metadata = self.model.metadata(entry)?;
         let failed = self.write_error(entry, "making the symlink");
         if self.resume && self.store.metadata(entry.path()).is_ok() {
             self.store.remove_file(entry.path()).map_err(&failed)?;
@@ -342,11 +320,7 @@ impl Job<'_> {
     }
 
     fn finish_dir(&self, entry: &Entry) -> Result<()> {
-        let metadata = self
-            .model
-            .vault()
-            .metadata(entry)
-            .map_err(Error::vault(self.location))?;
+        let metadata = self.model.metadata(entry)?;
         let attributes = self.attributes(entry, &metadata)?;
         self.store
             .set_attributes(entry.path(), &attributes)
@@ -354,18 +328,12 @@ impl Job<'_> {
     }
 
     fn finish_root(&self) -> Result<()> {
-        let vault = Error::vault(self.location);
-        let root = self.model.vault().lookup(Path::new("")).map_err(&vault)?;
-        self.finish_dir(&root)
+        self.finish_dir(&self.model.lookup("")?)
     }
 
     /// The attributes of `entry`, as far as the destination can hold them and the model may ask for them.
     fn attributes(&self, entry: &Entry, metadata: &Metadata) -> Result<Attributes> {
-        let mut xattrs = self
-            .model
-            .vault()
-            .xattrs(entry)
-            .map_err(Error::vault(self.location))?;
+        let mut xattrs = self.model.xattrs(entry)?;
         // Nothing that the system gives a meaning, such as capabilities.
         xattrs.retain(|(name, _)| gocryptfs_core::is_sealable_xattr(name));
         if !xattrs.is_empty() && !*self.xattrs.get_or_init(|| self.store.supports_xattrs()) {

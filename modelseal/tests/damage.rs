@@ -17,7 +17,7 @@ use modelseal::gocryptfs::{
     BLOCK_LEN, Conf, ConfOptions, ContentCipher, Entry, Found, HEADER_LEN, MasterKey, NameScheme, Vault,
 };
 use modelseal::store::{Kind, LocalStore};
-use modelseal::{Engine, Key, Pool, SealOptions, seal};
+use modelseal::{Engine, Key, Pool, SealFormat, SealOptions, seal};
 use rustix::fs::{XattrFlags, getxattr, listxattr, setxattr};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -66,12 +66,12 @@ impl Sealed {
         // More threads would only cost time.
         let engine = Engine::new(Pool::with_threads(1));
         let options = SealOptions {
-            conf: ConfOptions {
+            format: SealFormat::Gocryptfs(ConfOptions {
                 content,
                 names,
                 scrypt_log_n: 10,
                 ..ConfOptions::default()
-            },
+            }),
             engine: engine.clone(),
             ..SealOptions::default()
         };
@@ -387,10 +387,10 @@ fn extended_attributes() {
     setxattr(source.join("file"), "user.one", b"value", XattrFlags::empty()).unwrap();
     let key = || Key::from_password(PASSWORD.to_vec().into());
     let options = SealOptions {
-        conf: ConfOptions {
+        format: SealFormat::Gocryptfs(ConfOptions {
             scrypt_log_n: 10,
             ..ConfOptions::default()
-        },
+        }),
         ..SealOptions::default()
     };
     seal(&source, &temp.path().join("vault"), &key(), &options, &()).unwrap();
@@ -400,9 +400,9 @@ fn extended_attributes() {
         &modelseal::OpenOptions::default(),
     );
     let model = model.unwrap();
-    let entry = model.vault().lookup(Path::new("file")).unwrap();
+    let entry = model.lookup("file").unwrap();
     assert_eq!(
-        model.vault().xattrs(&entry).unwrap(),
+        model.xattrs(&entry).unwrap(),
         [(b"user.one".to_vec(), b"value".to_vec())]
     );
     let path = temp.path().join("vault").join(entry.stored_path());
@@ -422,7 +422,7 @@ fn extended_attributes() {
     });
     for stored in flips.chain((0..len).map(|len| whole[..len].to_vec())) {
         setxattr(&path, name, &stored, XattrFlags::empty()).unwrap();
-        match model.vault().xattrs(&entry) {
+        match model.xattrs(&entry) {
             // Not detected: an empty value is stored as it is.
             Ok(xattrs) if stored.is_empty() => assert_eq!(xattrs, [(b"user.one".to_vec(), Vec::new())]),
             Ok(xattrs) => panic!("{} became {xattrs:?}", stored.escape_ascii()),

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use modelseal::gocryptfs::ConfOptions;
-use modelseal::{Error, Key, Progress, SealOptions, seal};
+use modelseal::{Error, Key, Progress, SealFormat, SealOptions, seal};
 
 mod common {
     pub(crate) mod command;
@@ -248,10 +248,10 @@ fn a_source_that_changes_meanwhile_is_refused() {
         write(&changed, bytes(7, 20 << 20));
         set_modified(&changed, 1_600_000_000, 0);
         let options = SealOptions {
-            conf: ConfOptions {
+            format: SealFormat::Gocryptfs(ConfOptions {
                 scrypt_log_n: 10,
                 ..ConfOptions::default()
-            },
+            }),
             ..SealOptions::default()
         };
         let key = || Key::from_password(KEY.as_bytes().to_vec().into());

@@ -3,7 +3,7 @@
 use std::fs;
 
 use gocryptfs_core::ConfOptions;
-use modelseal::{Model, OpenOptions, SealOptions};
+use modelseal::{Model, OpenOptions, SealFormat, SealOptions};
 use tempfile::TempDir;
 
 use super::{Context, Measured};
@@ -22,7 +22,7 @@ fn empty_vault(context: &Context) -> Result<TempDir> {
         ..ConfOptions::default()
     };
     let options = SealOptions {
-        conf,
+        format: SealFormat::Gocryptfs(conf),
         ..SealOptions::default()
     };
     modelseal::seal(&empty, &dir.path().join("vault"), &key(), &options, &())?;

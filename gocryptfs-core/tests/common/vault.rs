@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use chunk_cipher::aead::{self, Aead, Algorithm};
-use chunk_cipher::store::{Attributes, ReadAt};
+use chunk_cipher::store::{Attributes, ReadAt, Source};
 use chunk_cipher::{Engine, Pool, kdf};
 use gocryptfs_core::{
-    Conf, ContentCipher, Flags, MasterKey, NameScheme, Result, Source, Vault, VaultWriter, WriteDir,
+    Conf, ContentCipher, Flags, MasterKey, NameScheme, Result, Vault, VaultWriter, WriteDir,
 };
 use sha2::{Digest, Sha512};
 

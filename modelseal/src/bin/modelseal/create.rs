@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use modelseal::{SealOptions, Summary, seal};
+use modelseal::{SealFormat, SealOptions, Summary, seal};
 use serde_json::json;
 
 use crate::args::{Encrypt, Format, Global};
@@ -13,7 +13,7 @@ pub(crate) fn encrypt(command: &Encrypt, global: &Global, console: &Console) -> 
     let Format::Gocryptfs = command.format;
     let key = console.new_key(&command.key)?;
     let options = SealOptions {
-        conf: command.conf(),
+        format: SealFormat::Gocryptfs(command.conf()),
         symlinks: command.symlinks(),
         resume: command.resume,
         scrypt_memory: global.open_options().scrypt_memory,

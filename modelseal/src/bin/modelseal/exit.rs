@@ -29,12 +29,6 @@ impl From<Exit> for ExitCode {
 pub(crate) enum Failure {
     #[error(transparent)]
     Model(#[from] modelseal::Error),
-    #[error("{}", path.display())]
-    Vault {
-        path: PathBuf,
-        #[source]
-        source: gocryptfs::Error,
-    },
     #[error("{action} {} failed", path.display())]
     Io {
         path: PathBuf,
@@ -77,21 +71,12 @@ impl Failure {
         }
         Self::Model(error)
     }
-
-    /// For `map_err`: an error of the model at `path`.
-    pub(crate) fn vault(path: &Path) -> impl Fn(gocryptfs::Error) -> Self + use<'_> {
-        |source| Self::Vault {
-            path: path.to_path_buf(),
-            source,
-        }
-    }
 }
 
 /// The exit status that tells what kind of failure this is.
 pub(crate) fn of(failure: &Failure) -> Exit {
     match failure {
         Failure::Model(error) => of_model(error),
-        Failure::Vault { source, .. } => of_vault(source),
         Failure::Io { .. } | Failure::Output(_) => Exit::Io,
         Failure::Strays { .. } => Exit::Damaged,
         Failure::Interrupted { .. } => Exit::Interrupted,
@@ -100,20 +85,11 @@ pub(crate) fn of(failure: &Failure) -> Exit {
 
 /// What else to tell about a failure: which option of the command is about it.
 pub(crate) fn hint(failure: &Failure) -> &'static str {
-    use gocryptfs::Error::Cipher;
-    let source = match failure {
-        Failure::Vault {
-            source: Cipher { source },
-            ..
-        }
-        | Failure::Model(
-            modelseal::Error::Engine(source)
-            | modelseal::Error::Vault {
-                source: Cipher { source },
-                ..
-            },
-        ) => source,
-        _ => return "",
+    let Failure::Model(error) = failure else {
+        return "";
+    };
+    let Some(source) = error.cipher() else {
+        return "";
     };
     if is_scrypt_limit(source) {
         " (with --scrypt-memory)"

@@ -3,12 +3,11 @@
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use modelseal::Model;
-use modelseal::gocryptfs::{Entry, Found, NameScheme};
+use modelseal::gocryptfs::NameScheme;
 use modelseal::store::{Kind, Metadata};
+use modelseal::{Entry, Found, Model};
 use serde_json::{Value, json};
 
 use crate::args::{Global, Info, Ls};
@@ -24,15 +23,11 @@ pub(crate) fn ls(command: &Ls, global: &Global, console: &Console) -> Result<Exi
 }
 
 fn list(command: &Ls, global: &Global, console: &Console) -> Result<Exit, Failure> {
-    let location = &command.sealed.location;
-    let failed = Failure::vault(location);
     let key = console.key(&command.sealed.key)?;
-    let model = Model::open(location, key, &global.open_options())?;
-    let vault = model.vault();
-    let start = vault.lookup(&command.path).map_err(&failed)?;
+    let model = Model::open(&command.sealed.location, key, &global.open_options())?;
+    let start = model.lookup(&command.path)?;
     let mut lister = Lister {
         model: &model,
-        location,
         console,
         long: command.long,
         json: global.json,
@@ -42,30 +37,13 @@ fn list(command: &Ls, global: &Global, console: &Console) -> Result<Exit, Failur
         lister.entry(&start)?;
         return lister.finish();
     }
-    let dir = vault.dir(&start).map_err(&failed)?;
     if command.flat {
-        let listing = vault.list(&dir).map_err(&failed)?;
-        for entry in &listing.entries {
-            lister.entry(entry)?;
+        for found in model.list(&start)? {
+            lister.found(found)?;
         }
-        for (path, error) in listing.strays {
-            console.note(&format!(
-                "warning: {} is no part of the model: {error}",
-                path.display()
-            ));
-        }
-        return lister.finish();
-    }
-    for found in vault.walk(dir) {
-        match found {
-            Found::Entry(entry) => lister.entry(&entry)?,
-            Found::Stray(path, error) => {
-                console.note(&format!(
-                    "warning: {} is no part of the model: {error}",
-                    path.display()
-                ));
-            }
-            Found::Unreadable(_, error) => return Err(failed(error)),
+    } else {
+        for found in model.walk(&start)? {
+            lister.found(found)?;
         }
     }
     lister.finish()
@@ -73,7 +51,6 @@ fn list(command: &Ls, global: &Global, console: &Console) -> Result<Exit, Failur
 
 struct Lister<'a> {
     model: &'a Model,
-    location: &'a Path,
     console: &'a Console,
     long: bool,
     json: bool,
@@ -81,15 +58,28 @@ struct Lister<'a> {
 }
 
 impl Lister<'_> {
+    fn found(&mut self, found: Found) -> Result<(), Failure> {
+        match found {
+            Found::Entry(entry) => self.entry(&entry),
+            Found::Stray(path, error) => {
+                self.console.note(&format!(
+                    "warning: {} is no part of the model: {}",
+                    path.display(),
+                    error.within_model()
+                ));
+                Ok(())
+            }
+            Found::Unreadable(_, error) => Err(error.into()),
+        }
+    }
+
     fn entry(&mut self, entry: &Entry) -> Result<(), Failure> {
-        let vault = self.model.vault();
-        let failed = Failure::vault(self.location);
         let details = if self.long || self.json {
             let target = match entry.kind() {
-                Kind::Symlink => Some(vault.read_link(entry).map_err(&failed)?),
+                Kind::Symlink => Some(self.model.read_link(entry)?),
                 _ => None,
             };
-            Some((vault.metadata(entry).map_err(&failed)?, target))
+            Some((self.model.metadata(entry)?, target))
         } else {
             None
         };

@@ -5,9 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use modelseal::gocryptfs::{Dir, Found, Vault};
-use modelseal::store::{Kind, LocalStore};
-use modelseal::{Buffer, Model, Progress, UnsealOptions, unseal};
+use modelseal::store::Kind;
+use modelseal::{Buffer, Entry, Found, Model, Progress, UnsealOptions, unseal};
 use serde_json::json;
 
 use crate::args::{Cat, Decrypt, Global, Verify};
@@ -27,24 +26,22 @@ pub(crate) fn decrypt(command: &Decrypt, global: &Global, console: &Console) -> 
     let options = UnsealOptions {
         resume: command.resume,
     };
-    let summary =
-        unseal(&model, location, &command.destination, &options, console).map_err(Failure::writing)?;
+    let summary = unseal(&model, &command.destination, &options, console).map_err(Failure::writing)?;
     report("unsealed", &summary, begin, global, console)
 }
 
 pub(crate) fn cat(command: &Cat, global: &Global) -> Result<Exit, Failure> {
     let location = &command.sealed.location;
-    let failed = Failure::vault(location);
     let key = command.sealed.key.resolve("Key", false)?;
     let model = Model::open(location, key, &global.open_options())?;
     let mut window =
         Buffer::new(WINDOW).map_err(|source| Failure::io(location, "making room for", source))?;
     let mut out = io::stdout().lock();
     for path in &command.paths {
-        let file = model.file(path).map_err(&failed)?;
+        let file = model.file(path)?;
         let mut offset = 0;
         loop {
-            let len = file.read_at(offset, &mut window).map_err(&failed)?;
+            let len = file.read_at(offset, &mut window)?;
             if len == 0 {
                 break;
             }
@@ -58,11 +55,9 @@ pub(crate) fn cat(command: &Cat, global: &Global) -> Result<Exit, Failure> {
 
 pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Result<Exit, Failure> {
     let location = &command.sealed.location;
-    let failed = Failure::vault(location);
     let key = console.key(&command.sealed.key)?;
     let model = Model::open(location, key, &global.open_options())?;
-    let vault = model.vault();
-    let start = vault.lookup(&command.path).map_err(&failed)?;
+    let start = model.lookup(&command.path)?;
     if start.kind() != Kind::Dir {
         let path = location.join(&command.path);
         return Err(Failure::io(
@@ -71,14 +66,13 @@ pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Re
             io::ErrorKind::NotADirectory.into(),
         ));
     }
-    let dir = vault.dir(&start).map_err(&failed)?;
     console.catch_signals();
-    let (files, bytes) = size(vault, &dir);
+    let (files, bytes) = size(&model, &start)?;
     console.begin(files, bytes);
     let damages = Mutex::new(Vec::new());
     let unreadable = AtomicU64::new(0);
-    let verified = vault.verify(dir, console, &|damage| {
-        let text = console::with_causes(&damage.error);
+    let verified = model.verify(&start, console, &|damage| {
+        let text = console::with_causes(damage.error.within_model());
         let kind = if damage.error.is_unreadable() {
             unreadable.fetch_add(1, Ordering::Relaxed);
             "unreadable"
@@ -98,7 +92,7 @@ pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Re
     console.finish();
     let verified = match verified {
         Err(_) if console.is_interrupted() => return Err(Failure::Interrupted { hint: "" }),
-        other => other.map_err(&failed)?,
+        other => other?,
     };
     let unreadable = unreadable.into_inner();
     let damaged = verified.damaged.saturating_sub(unreadable);
@@ -139,12 +133,12 @@ pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Re
 }
 
 /// Number of files below a directory and their bytes, as far as they can be told: for the progress bar.
-fn size(vault: &Vault<LocalStore>, dir: &Dir) -> (u64, u64) {
-    let files = vault.walk(dir.clone()).filter_map(|found| match found {
-        Found::Entry(entry) if entry.kind() == Kind::File => vault.metadata(&entry).ok(),
+fn size(model: &Model, dir: &Entry) -> Result<(u64, u64), Failure> {
+    let files = model.walk(dir)?.filter_map(|found| match found {
+        Found::Entry(entry) if entry.kind() == Kind::File => model.metadata(&entry).ok(),
         _ => None,
     });
-    files.fold((0, 0), |(files, bytes), file| {
+    Ok(files.fold((0, 0), |(files, bytes), file| {
         (files + 1, file.len.saturating_add(bytes))
-    })
+    }))
 }

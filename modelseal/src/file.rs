@@ -1,0 +1,97 @@
+//! An open file of a sealed model.
+
+use std::path::{Path, PathBuf};
+
+use chunk_cipher::store::{LocalFile, WriteAt};
+use chunk_cipher::{Progress, Scan};
+use gocryptfs_core::VaultFile;
+
+use crate::error::{Error, Result};
+
+/// An open file of a sealed model: its plaintext, at any position, from any number of threads.
+#[derive(Debug)]
+pub struct SealedFile {
+    /// Where the model lies.
+    location: PathBuf,
+    stored: Stored,
+}
+
+#[derive(Debug)]
+enum Stored {
+    Vault(VaultFile<LocalFile>),
+}
+
+impl SealedFile {
+    pub(crate) fn vault(location: &Path, file: VaultFile<LocalFile>) -> Self {
+        Self {
+            location: location.to_path_buf(),
+            stored: Stored::Vault(file),
+        }
+    }
+
+    /// Its path in the model.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match &self.stored {
+            Stored::Vault(file) => file.path(),
+        }
+    }
+
+    /// Length of the plaintext in bytes, as it was when the file was opened.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match &self.stored {
+            Stored::Vault(file) => file.len(),
+        }
+    }
+
+    /// Whether the plaintext is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `out` with the plaintext from `offset` on. Every chunk of it was verified when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Vault`] where a chunk is damaged, the range is not within the file, or reading fails; `out` is all zero
+    /// then.
+    pub fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        match &self.stored {
+            Stored::Vault(file) => file.read_into(offset, out).map_err(Error::vault(&self.location)),
+        }
+    }
+
+    /// Fills as much of `out` as the plaintext from `offset` on has, and returns how much that is, in bytes.
+    ///
+    /// # Errors
+    /// As [`Self::read_into`].
+    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize> {
+        let rest = usize::try_from(self.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let len = rest.min(out.len());
+        if len > 0 {
+            self.read_into(offset, &mut out[..len])?;
+        }
+        Ok(len)
+    }
+
+    /// Writes the whole plaintext to `sink`.
+    ///
+    /// # Errors
+    /// As [`Self::read_into`]; what was written must be thrown away then.
+    pub fn unseal(&self, sink: &dyn WriteAt, progress: &dyn Progress) -> Result<()> {
+        match &self.stored {
+            Stored::Vault(file) => file.unseal(sink, progress).map_err(Error::vault(&self.location)),
+        }
+    }
+
+    /// Opens every chunk and goes on where one is damaged.
+    ///
+    /// # Errors
+    /// [`Error::Vault`] where reading fails.
+    pub fn scan(&self, progress: &dyn Progress) -> Result<Scan> {
+        match &self.stored {
+            Stored::Vault(file) => file.scan(progress).map_err(Error::vault(&self.location)),
+        }
+    }
+}
