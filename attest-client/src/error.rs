@@ -45,4 +45,32 @@ pub enum Error {
         "what the broker sent does not open with this session's key: it is damaged, or sealed to another key"
     )]
     Jwe,
+
+    /// Bytes that are no TDX quote.
+    #[error("the quote {what} (at offset {offset})")]
+    Quote {
+        /// Where in the quote, in bytes.
+        offset: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
+
+    /// Bytes that are no event log.
+    #[error("the event log {what} (at offset {offset})")]
+    EventLog {
+        /// Where in the log, in bytes.
+        offset: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
+
+    /// What is about to run could not be measured.
+    #[error("nothing was measured: {what}")]
+    Measurement {
+        /// What went wrong where, and what to do.
+        what: String,
+        /// The system's reason, if it gave one.
+        #[source]
+        source: Option<std::io::Error>,
+    },
 }

@@ -7,6 +7,18 @@ use serde_json::Value;
 
 use crate::error::Result;
 
+mod configfs;
+mod logs;
+mod quote_service;
+mod sample;
+mod tdx;
+mod tdx_guest;
+
+pub use quote_service::QuoteService;
+pub use sample::SampleEvidence;
+pub use tdx::{EventLogPolicy, TdxEvidence};
+pub use tdx_guest::ReportSource;
+
 /// The versions of the KBS protocol that this crate speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -42,4 +54,31 @@ pub trait EvidenceProvider: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Error::Evidence`](crate::Error::Evidence) where there is none to be had.
     fn evidence(&self, request: &EvidenceRequest<'_>) -> Result<Value>;
+}
+
+/// Why an attempt at evidence failed.
+#[derive(Debug)]
+struct Trouble {
+    what: String,
+    source: Option<std::io::Error>,
+    /// Whether another attempt may fare better.
+    passing: bool,
+}
+
+impl Trouble {
+    const fn lasting(what: String) -> Self {
+        Self {
+            what,
+            source: None,
+            passing: false,
+        }
+    }
+
+    const fn passing(what: String) -> Self {
+        Self {
+            what,
+            source: None,
+            passing: true,
+        }
+    }
 }

@@ -1,14 +1,25 @@
 #![doc = include_str!("../README.md")]
 
+mod aael;
 pub mod canonical;
+mod clock;
 pub mod error;
+pub mod event_log;
 pub mod evidence;
 mod jwe;
 pub mod messages;
+pub mod quote;
+mod reader;
 mod resource;
+pub mod runtime_measurement;
 mod tee_key;
 
+pub use aael::{AaelEvent, AaelFormat};
+pub use clock::{Clock, SystemClock};
 pub use error::{Error, Result};
+pub use evidence::{EvidenceProvider, EvidenceRequest, SampleEvidence, TdxEvidence};
 pub use messages::ProtocolVersion;
+pub use quote::{Measurements, Quote};
 pub use resource::ResourceUri;
+pub use runtime_measurement::{MeasurementLog, RuntimeMeasurement};
 pub use tee_key::{TeeKey, TeeKeyKind};

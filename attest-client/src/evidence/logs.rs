@@ -1,0 +1,136 @@
+//! The event logs as evidence carries them, held against the quote's RTMRs before they are sent.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::aael::{AaelFormat, replay_text};
+use crate::event_log::{EventLog, RTMR_LEN};
+
+/// What goes into evidence beside the quote.
+#[derive(Debug, Default)]
+pub(super) struct Logs {
+    pub(super) cc_eventlog: Option<Vec<u8>>,
+    /// For protocol 0.1.0 and 0.2.0 alone.
+    pub(super) aa_eventlog: Option<String>,
+}
+
+type Rtmrs = [[u8; RTMR_LEN]; 4];
+
+impl Logs {
+    /// One log of the firmware's and attestation-agent's events, which all four RTMRs must follow from. Returns what is
+    /// wrong beside it.
+    pub(super) fn tcg2(ccel: &Path, aael: &Path, rtmr: &Rtmrs) -> (Self, Option<String>) {
+        let log = match tcg2_log(ccel, aael, rtmr) {
+            Ok(Some(log)) => log,
+            Ok(None) => return (Self::default(), None),
+            Err(problem) => return (Self::default(), Some(problem)),
+        };
+        let problem = log_problem(&log, rtmr, 4);
+        let logs = Self {
+            cc_eventlog: Some(log.to_bytes()),
+            aa_eventlog: None,
+        };
+        (logs, problem)
+    }
+
+    /// The firmware's log for RTMR0 to RTMR2, and attestation-agent's log of text for RTMR3. A log of records cannot be
+    /// sent in this form; RTMR3 is not checked then.
+    pub(super) fn old(ccel: &Path, aael: &Path, rtmr: &Rtmrs) -> (Self, Option<String>) {
+        let mut logs = Self::default();
+        let mut problems = Vec::new();
+        match read(ccel).and_then(|bytes| bytes.map(|bytes| parse(ccel, &bytes)).transpose()) {
+            Ok(Some(log)) => {
+                problems.extend(log_problem(&log, rtmr, 3));
+                logs.cc_eventlog = Some(log.to_bytes());
+            }
+            Ok(None) => {}
+            Err(problem) => problems.push(problem),
+        }
+        match read(aael) {
+            Ok(Some(bytes)) if AaelFormat::of(&bytes) == Some(AaelFormat::Text) => {
+                match String::from_utf8(bytes) {
+                    Ok(text) => {
+                        match replay_text(&text) {
+                            Ok(register) if register == rtmr[3] => {}
+                            Ok(_) => problems.push(format!("RTMR3 does not follow from {}", aael.display())),
+                            Err(error) => problems.push(format!("{}: {error}", aael.display())),
+                        }
+                        logs.aa_eventlog = Some(text);
+                    }
+                    Err(_) => problems.push(format!("{} is not text", aael.display())),
+                }
+            }
+            Ok(_) => {}
+            Err(problem) => problems.push(problem),
+        }
+        (logs, (!problems.is_empty()).then(|| problems.join("; ")))
+    }
+}
+
+fn tcg2_log(ccel: &Path, aael: &Path, rtmr: &Rtmrs) -> Result<Option<EventLog>, String> {
+    let ccel = read(ccel)?.map(|bytes| parse(ccel, &bytes)).transpose()?;
+    let Some(records) = read(aael)?.filter(|bytes| !bytes.is_empty()) else {
+        return Ok(ccel);
+    };
+    if AaelFormat::of(&records) == Some(AaelFormat::Text) {
+        return Err(format!(
+            "{} is in the form of text that only brokers of protocol 0.1.0 and 0.2.0 read",
+            aael.display()
+        ));
+    }
+    let mut log = ccel.unwrap_or_else(EventLog::empty);
+    let firmware = log.events().len();
+    log.append_records(&records)
+        .map_err(|error| format!("{}: {error}", aael.display()))?;
+    // Events that were measured after the quote was made are not part of what it says.
+    if log.replay() != *rtmr {
+        log.truncate_to(rtmr, firmware);
+    }
+    Ok(Some(log))
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<EventLog, String> {
+    EventLog::parse(bytes).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Why a verifier would refuse the log, looking at the first `count` RTMRs.
+fn log_problem(log: &EventLog, rtmr: &Rtmrs, count: usize) -> Option<String> {
+    if let Some(what) = log.refused_by_verifiers() {
+        return Some(format!("the event log {what}"));
+    }
+    let replayed = log.replay();
+    let differ: Vec<String> = (0..count)
+        .filter(|index| replayed[*index] != rtmr[*index])
+        .map(|index| format!("RTMR{index}"))
+        .collect();
+    if differ.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "{} of the quote does not follow from the event log: something was measured without an entry",
+        differ.join(", ")
+    ))
+}
+
+/// The whole file, or none where there is none. Waits for writers that hold the file's lock.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    let read = || {
+        let file = File::open(path)?;
+        // What a writer of ours holds while it adds an entry. The firmware's log needs none, and has none.
+        let lock = path.parent().and_then(|directory| File::open(directory).ok());
+        if let Some(lock) = &lock {
+            let _ = flock(lock, FlockOperation::LockShared);
+        }
+        let mut bytes = Vec::new();
+        file.take(EventLog::MAX_LEN as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    match read() {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
+    }
+}
