@@ -69,10 +69,10 @@ impl<'a> Reader<'a> {
         self.error_at(self.at, what)
     }
 
-    /// Refuses anything up to the end.
-    pub(crate) fn end(&self) -> Result<()> {
+    /// Refuses anything up to the end, and returns the whole document.
+    pub(crate) fn end(&self) -> Result<&'a str> {
         if self.at == self.text.len() {
-            Ok(())
+            Ok(self.text)
         } else {
             Err(self.error("there is more after the end of the document"))
         }
@@ -181,6 +181,15 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| self.error_at(start, format!("a number that is not from 0 to {max}")))
     }
 
+    /// Reads `true` or `false`.
+    pub(crate) fn boolean(&mut self) -> Result<bool> {
+        match self.word() {
+            Some("true") => Ok(true),
+            Some("false") => Ok(false),
+            _ => Err(self.error("expected true or false")),
+        }
+    }
+
     /// Reads any value, and returns it as it stands.
     pub(crate) fn any(&mut self) -> Result<&'a str> {
         let start = self.at;
@@ -244,6 +253,11 @@ impl<'a> Reader<'a> {
                 Err(reader.error_at(start, what))
             }
         })
+    }
+
+    /// An error about the member called `name`, just before its value.
+    pub(crate) fn unknown(&self, name: &str) -> Error {
+        self.error(format!("{name:?} is not known here; a newer version may know it"))
     }
 
     /// An error about the object that begins at `offset` and lacks the member called `name`.
@@ -351,6 +365,20 @@ pub(crate) fn object<N: AsRef<str>, V: AsRef<str>>(mut members: Vec<(N, V)>) -> 
     out
 }
 
+/// The canonical form of the object `text`, which is in canonical form, without the members called `names`.
+pub(crate) fn without(document: &'static str, text: &str, names: &[&str]) -> Result<String> {
+    let mut reader = Reader::new(document, text.as_bytes(), text.len())?;
+    let mut members = Vec::new();
+    reader.object(|reader, name| {
+        let value = reader.any()?;
+        if !names.contains(&name) {
+            members.push((name.to_owned(), value));
+        }
+        Ok(())
+    })?;
+    Ok(object(members))
+}
+
 /// The canonical form of an array of values in canonical form.
 pub(crate) fn array<V: AsRef<str>>(values: impl IntoIterator<Item = V>) -> String {
     let mut out = String::from("[");
@@ -418,7 +446,7 @@ mod tests {
     fn taken(text: &[u8]) -> Result<()> {
         let mut reader = Reader::new("test", text, 1 << 20)?;
         reader.any()?;
-        reader.end()
+        reader.end().map(drop)
     }
 
     /// Whether `text` is canonical, by another implementation.

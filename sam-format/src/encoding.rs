@@ -50,6 +50,18 @@ impl Reader<'_> {
         from_hex(&text)
             .ok_or_else(|| self.error_at(start, format!("expected {} lower-case hexadecimal digits", 2 * N)))
     }
+
+    /// Reads `N` bytes in base64.
+    pub(crate) fn base64_array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let start = self.here();
+        let bytes = from_base64(&self.string()?).and_then(|bytes| bytes.try_into().ok());
+        bytes.ok_or_else(|| {
+            self.error_at(
+                start,
+                format!("expected {N} bytes in base64, padded and without slack"),
+            )
+        })
+    }
 }
 
 #[cfg(test)]

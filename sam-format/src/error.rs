@@ -4,6 +4,8 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::issuer::IssuerPublicKey;
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -114,6 +116,122 @@ pub enum Error {
         len: usize,
         /// The longest that is allowed, in bytes.
         max: usize,
+    },
+    /// Something in a license is out of its bounds.
+    #[error("license: {field} {what}")]
+    LicenseField {
+        /// The member.
+        field: &'static str,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A license that would be too long.
+    #[error("the license would be {len} bytes long, at most {max} are allowed; name fewer machines")]
+    LicenseLength {
+        /// Its length in bytes.
+        len: usize,
+        /// The longest that is allowed, in bytes.
+        max: usize,
+    },
+    /// A license configuration that does not parse.
+    #[error("license configuration: {what}")]
+    LicenseConfig {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The signature of a license is not its issuer's.
+    #[error("the license was altered: its signature does not verify")]
+    LicenseSignature,
+    /// A license was issued by somebody who is not trusted.
+    #[error("the license was issued by {issuer}, who is not a trusted issuer; check where it comes from")]
+    LicenseIssuer {
+        /// Who issued it.
+        issuer: IssuerPublicKey,
+    },
+    /// A license is older than is allowed.
+    #[error(
+        "the license has serial {serial}, at least {min} is asked for; get the current license and package"
+    )]
+    LicenseSerial {
+        /// Its serial.
+        serial: u64,
+        /// The least that is allowed.
+        min: u64,
+    },
+    /// A license is not valid yet.
+    #[error("the license is valid from {valid_from} on; now is {now}")]
+    LicenseNotYetValid {
+        /// When it begins to be valid.
+        valid_from: String,
+        /// The time that it was checked against.
+        now: String,
+    },
+    /// A license is no longer valid.
+    #[error("the license expired at {expires}; now is {now}; ask its issuer for a new one")]
+    LicenseExpired {
+        /// When it ceased to be valid.
+        expires: String,
+        /// The time that it was checked against.
+        now: String,
+    },
+    /// A license is for other machines.
+    #[error(
+        "this machine is {machine}, the license is for {others} other(s); ask its issuer for one that names it"
+    )]
+    LicenseMachine {
+        /// The identity of this machine.
+        machine: String,
+        /// How many machines the license names.
+        others: usize,
+    },
+    /// The identity of this machine is not known.
+    #[error(
+        "this machine has no ID in {path}; set it up with systemd-machine-id-setup, or give another identity"
+    )]
+    MachineId {
+        /// Where the ID should be.
+        path: &'static str,
+        /// Why it cannot be read, where it cannot.
+        #[source]
+        source: Option<io::Error>,
+    },
+    /// A license asks for the measurements of a TD, and there are none.
+    #[error("the license is for a TD only, and this machine gives no TDX measurements")]
+    LicenseTdxMissing,
+    /// A license asks for the measurements of a TD, and the TD is in debug mode.
+    #[error("the license is not for a TD in debug mode, into which the host can look")]
+    LicenseTdxDebug,
+    /// A license is for other TDs.
+    #[error("the TD's {register} is {value}, which the license does not name")]
+    LicenseTdx {
+        /// The register.
+        register: &'static str,
+        /// Its value, in hexadecimal.
+        value: String,
+    },
+    /// A key of an owner has a length that the format does not allow.
+    #[error("the key is {len} bytes long, must be 4 to 128")]
+    KeyLength {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// The key is another one than the license was issued for.
+    #[error("wrong key: the license was issued for another one")]
+    WrongKey,
+    /// The wrapped key does not open under the right key.
+    #[error("the wrapped key does not open, though the key is right: the document was made wrong")]
+    WrappedKey,
+    /// A cost of scrypt that the format does not allow.
+    #[error("scrypt cost 2^{log_n} is out of range, must be from 2^14 to 2^24")]
+    ScryptCost {
+        /// Base-2 logarithm of the cost.
+        log_n: u8,
+    },
+    /// Something that is not the key of an issuer.
+    #[error("the issuer's key: {what}")]
+    IssuerKey {
+        /// What is wrong with it.
+        what: &'static str,
     },
     /// The stored bytes of a file are not those that the license's issuer signed.
     #[error("{} was altered: its digest is not that of the manifest", path.display())]

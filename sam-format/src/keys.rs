@@ -50,6 +50,11 @@ impl ContentKey {
         &self.0
     }
 
+    /// The bytes of the key, to be filled in.
+    pub(crate) fn as_mut_bytes(&mut self) -> &mut [u8; KEY_LEN] {
+        &mut self.0
+    }
+
     /// All zero, to be filled in.
     pub(crate) fn zero() -> Self {
         Self(Box::new(Zeroizing::new([0; KEY_LEN])))

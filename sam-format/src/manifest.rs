@@ -19,6 +19,8 @@ mod path;
 mod read;
 mod write;
 
+pub(crate) use read::chunk_length as read_chunk_length;
+
 pub use path::{COMPONENT_MAX, PATH_MAX, TARGET_MAX, check_path, check_target};
 
 /// The name of the file.

@@ -68,7 +68,7 @@ pub(super) fn manifest(content: &[u8]) -> Result<Manifest> {
     })
 }
 
-fn chunk_length(reader: &mut Reader<'_>) -> Result<ChunkLen> {
+pub(crate) fn chunk_length(reader: &mut Reader<'_>) -> Result<ChunkLen> {
     let start = reader.here();
     let len = reader.unsigned(u64::from(ChunkLen::MAX.get()))?;
     let len = u32::try_from(len).ok().and_then(ChunkLen::new);
