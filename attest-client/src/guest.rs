@@ -1,0 +1,172 @@
+//! Services of Confidential Containers inside the guest, by their REST interface: the Confidential Data Hub (CDH) and
+//! the Attestation Agent (AA).
+
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use ureq::http::Method;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+use crate::http::{BaseUrl, Deadline, Http, Request, Response, Retry, Settings};
+use crate::resource::ResourceUri;
+use crate::shown::shown;
+use crate::tee_key::{TeeKey, TeeKeyKind};
+
+const MAX_RESOURCE: usize = 16 << 20;
+const MAX_TOKEN: usize = 4 << 20;
+const MAX_EVIDENCE: usize = 8 << 20;
+/// Most bytes that evidence of TDX is bound to.
+const MAX_RUNTIME_DATA: usize = 64;
+
+/// A client of the guest's own services. It is the guest that attests then, by its own configuration.
+///
+/// What it fetches travels in plaintext, so it is this machine's address or none.
+pub struct GuestClient {
+    http: Http,
+}
+
+impl GuestClient {
+    /// Where `api-server-rest` listens.
+    pub const DEFAULT_URL: &'static str = "http://127.0.0.1:8006";
+
+    /// A client of the services at `url`, most likely [`DEFAULT_URL`](Self::DEFAULT_URL). They must be on this
+    /// machine; answers may take `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where they are not.
+    pub fn new(url: &str, timeout: Duration) -> Result<Self> {
+        let base = BaseUrl::parse(url)?;
+        if !base.is_loopback() {
+            return Err(Error::Config {
+                what: "the guest's services are those of this machine: 127.0.0.1, [::1] or localhost",
+            });
+        }
+        let settings = Settings {
+            request_timeout: timeout,
+            ..Settings::default()
+        };
+        Ok(Self {
+            // Resources pass through the buffers of its connections.
+            http: Http::new(base, settings, false)?,
+        })
+    }
+
+    /// A resource by the CDH, which attests for it.
+    ///
+    /// # Errors
+    /// [`Error::Guest`], [`Error::Unreachable`], [`Error::Deadline`], [`Error::TooLarge`].
+    pub fn get_resource(&self, resource: &ResourceUri) -> Result<Zeroizing<Vec<u8>>> {
+        let path = format!("/cdh/resource/{}", resource.path());
+        Ok(self.get("Confidential Data Hub", &path, MAX_RESOURCE)?.body)
+    }
+
+    /// An attestation token of the broker that the AA is configured for, and the key that resources are sealed to
+    /// with it: for [`KbsClientBuilder::token`](crate::KbsClientBuilder::token).
+    ///
+    /// # Errors
+    /// [`Error::Malformed`], [`Error::TeeKey`]; else as [`get_resource`](Self::get_resource).
+    pub fn token(&self) -> Result<(Zeroizing<String>, TeeKey)> {
+        #[derive(Deserialize)]
+        struct Answer<'a> {
+            #[serde(borrow)]
+            token: &'a RawValue,
+            /// Not as a string: to undo escapes the parser would leave a copy behind.
+            #[serde(borrow)]
+            tee_keypair: &'a RawValue,
+        }
+        let response = self.get(AGENT, "/aa/token?token_type=kbs", MAX_TOKEN)?;
+        let answer: Option<Answer<'_>> = serde_json::from_slice(&response.body).ok();
+        let (token, pem) = answer
+            .and_then(|answer| Some((unescape(answer.token)?, unescape(answer.tee_keypair)?)))
+            .ok_or_else(|| {
+                self.http
+                    .malformed("the attestation agent's answer is no token with a key in JSON")
+            })?;
+        Ok((token, TeeKey::from_pem(&pem, TeeKeyKind::RsaOaep256)?))
+    }
+
+    /// Evidence by the AA, bound to at most 64 bytes as they are.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`]; else as [`get_resource`](Self::get_resource).
+    pub fn evidence(&self, runtime_data: &[u8]) -> Result<Value> {
+        if runtime_data.len() > MAX_RUNTIME_DATA {
+            return Err(Error::Config {
+                what: "evidence is bound to at most 64 bytes; bind it to a digest",
+            });
+        }
+        let path = format!(
+            "/aa/evidence?runtime_data={}&encoding=base64",
+            URL_SAFE_NO_PAD.encode(runtime_data)
+        );
+        let response = self.get(AGENT, &path, MAX_EVIDENCE)?;
+        serde_json::from_slice(&response.body)
+            .map_err(|_| self.http.malformed("the attestation agent's evidence is no JSON"))
+    }
+
+    fn get(&self, service: &'static str, path: &str, max: usize) -> Result<Response> {
+        let response = self.http.send(
+            &Request {
+                method: Method::GET,
+                path,
+                headers: Vec::new(),
+                body: None,
+                answer: "the guest's answer",
+                max,
+                // Its failures have no other status than 500, and attesting again would take long.
+                retry: Retry::Unsent,
+            },
+            Deadline(None),
+        )?;
+        if response.is_success() {
+            return Ok(response);
+        }
+        let words = shown(&String::from_utf8_lossy(&response.body));
+        let detail = match response.status {
+            404 => format!("{words} (is it started with --features all ?)"),
+            403 => format!("{words} (it answers callers on this machine alone)"),
+            _ => words,
+        };
+        Err(Error::Guest {
+            service,
+            status: response.status,
+            detail,
+        })
+    }
+}
+
+/// A JSON string of ASCII, as tokens and PEM are.
+fn unescape(json: &RawValue) -> Option<Zeroizing<String>> {
+    let inner = json.get().strip_prefix('"')?.strip_suffix('"')?;
+    let mut text = Zeroizing::new(String::with_capacity(inner.len()));
+    let mut chars = inner.chars();
+    while let Some(char) = chars.next() {
+        text.push(match char {
+            '\\' => match chars.next()? {
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                other @ ('"' | '\\' | '/') => other,
+                _ => return None,
+            },
+            other => other,
+        });
+    }
+    Some(text)
+}
+
+const AGENT: &str = "Attestation Agent";
+
+impl fmt::Debug for GuestClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuestClient")
+            .field("url", &self.http.base().to_string())
+            .finish()
+    }
+}
