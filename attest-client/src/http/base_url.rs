@@ -35,8 +35,9 @@ impl BaseUrl {
         if authority.as_str().contains('@') {
             return Err(bad("the broker's URL must not hold a user or a password"));
         }
-        if authority.host().is_empty() || authority.as_str().ends_with(':') {
-            return Err(bad("the broker's URL names no host, or an empty port"));
+        let has_port = authority.as_str().len() > authority.host().len();
+        if authority.host().is_empty() || (has_port && authority.port_u16().is_none()) {
+            return Err(bad("the broker's URL names no host, or no valid port"));
         }
         Ok(Self {
             text: text.to_owned(),
