@@ -1,8 +1,9 @@
 //! An open file of a sealed model.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use chunk_cipher::store::{LocalFile, WriteAt};
+use chunk_cipher::store::{LocalFile, ReadAt, WriteAt};
 use chunk_cipher::{Progress, Scan};
 use gocryptfs_core::VaultFile;
 
@@ -92,6 +93,23 @@ impl SealedFile {
     pub fn scan(&self, progress: &dyn Progress) -> Result<Scan> {
         match &self.stored {
             Stored::Vault(file) => file.scan(progress).map_err(Error::vault(&self.location)),
+        }
+    }
+}
+
+/// The plaintext, to be sealed anew or read by whatever reads files.
+impl ReadAt for SealedFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(Self::len(self))
+    }
+
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        match self.read_into(offset, buf) {
+            Ok(()) => Ok(()),
+            Err(error) if matches!(error.cipher(), Some(chunk_cipher::Error::Range { .. })) => {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+            Err(error) => Err(io::Error::other(error)),
         }
     }
 }

@@ -17,7 +17,7 @@ pub use gocryptfs_core as gocryptfs;
 pub use key::{Key, KeyRef};
 pub use model::{Model, OpenOptions, change_password};
 pub use plan::Symlinks;
-pub use seal::{SealFormat, SealOptions, seal};
+pub use seal::{SealFormat, SealOptions, reseal, seal};
 pub use tree::{Damage, Entry, Found, Verified};
 pub use unseal::{UnsealOptions, unseal};
 

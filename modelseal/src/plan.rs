@@ -2,11 +2,16 @@
 
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
+use chunk_cipher::store::Kind;
+
 use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::tree::{Entry, Found};
 use crate::unseal;
 
 /// What becomes of symbolic links that lead out of the directory. Links within it are kept as links.
@@ -27,6 +32,8 @@ pub(crate) struct PlanDir {
     pub(crate) mode: u32,
     pub(crate) modified: SystemTime,
     pub(crate) entries: Vec<(OsString, PlanEntry)>,
+    /// What it is in a sealed model, if it comes from one.
+    pub(crate) sealed: Option<Entry>,
 }
 
 /// An entry of it.
@@ -40,10 +47,20 @@ pub(crate) enum PlanEntry {
 pub(crate) struct PlanFile {
     pub(crate) source: PathBuf,
     pub(crate) len: u64,
-    /// Whether `source` is a link to it.
-    pub(crate) followed: bool,
-    /// Device and inode.
-    pub(crate) id: (u64, u64),
+    pub(crate) origin: Origin,
+}
+
+/// Where a file comes from.
+pub(crate) enum Origin {
+    /// A file system.
+    Local {
+        /// Whether `source` is a link to it.
+        followed: bool,
+        /// Device and inode.
+        id: (u64, u64),
+    },
+    /// A sealed model.
+    Sealed(Entry),
 }
 
 /// Number of files below a directory, and their bytes.
@@ -79,6 +96,51 @@ impl PlanDir {
             });
         }
         Ok((dir, planner.followed))
+    }
+
+    /// The tree of a sealed model.
+    pub(crate) fn of_model(model: &Model) -> Result<Self> {
+        Self::of_sealed(model, model.lookup("")?)
+    }
+
+    fn of_sealed(model: &Model, dir: Entry) -> Result<Self> {
+        let mut entries = Vec::new();
+        for found in model.list(&dir)? {
+            let entry = match found {
+                Found::Entry(entry) => entry,
+                Found::Stray(_, error) | Found::Unreadable(_, error) => return Err(error),
+            };
+            let source = model.location().join(entry.path());
+            let name = entry.path().file_name().unwrap_or_default().to_owned();
+            let metadata = model.metadata(&entry)?;
+            let planned = match entry.kind() {
+                Kind::Dir => PlanEntry::Dir(Self::of_sealed(model, entry)?),
+                Kind::File => PlanEntry::File(PlanFile {
+                    source,
+                    len: metadata.len,
+                    origin: Origin::Sealed(entry),
+                }),
+                Kind::Symlink => PlanEntry::Symlink {
+                    target: OsString::from_vec(model.read_link(&entry)?).into(),
+                    modified: metadata.modified,
+                },
+                Kind::Other => {
+                    return Err(Error::Source {
+                        path: source,
+                        what: "it is a device, pipe or socket; only files, directories and links are",
+                    });
+                }
+            };
+            entries.push((name, planned));
+        }
+        let metadata = model.metadata(&dir)?;
+        Ok(Self {
+            source: model.location().join(dir.path()),
+            mode: metadata.mode & 0o777,
+            modified: metadata.modified,
+            entries,
+            sealed: Some(dir),
+        })
     }
 
     /// How much there is to seal.
@@ -137,6 +199,7 @@ impl Planner {
             modified,
             source,
             entries,
+            sealed: None,
         })
     }
 
@@ -184,8 +247,10 @@ impl Planner {
             return Ok(PlanEntry::File(PlanFile {
                 source,
                 len: metadata.len(),
-                followed,
-                id: (metadata.dev(), metadata.ino()),
+                origin: Origin::Local {
+                    followed,
+                    id: (metadata.dev(), metadata.ino()),
+                },
             }));
         }
         let what = if kind.is_fifo() {

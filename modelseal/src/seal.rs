@@ -17,8 +17,9 @@ use rustix::fs::{Mode, OFlags, open};
 
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::model::{lock, make_destination, open_store};
-use crate::plan::{PlanDir, PlanEntry, PlanFile, Symlinks};
+use crate::model::{Model, lock, make_destination, open_store};
+use crate::plan::{Origin, PlanDir, PlanEntry, PlanFile, Symlinks};
+use crate::tree::Entry;
 use crate::writer::{VaultAt, Writer};
 use crate::{Progress, Summary};
 
@@ -83,22 +84,45 @@ pub fn seal(
     refuse_nested(source, destination)?;
     let sealing = Sealing {
         plan: &plan,
+        model: None,
         followed,
         destination,
         options,
         progress,
     };
-    match &options.format {
-        SealFormat::Gocryptfs(conf) => sealing.run(VaultAt {
-            location: destination,
-            writer: start_vault(destination, key, conf, options)?,
-        }),
-    }
+    sealing.start(key)
 }
 
-/// A run of [`seal`], whatever the format.
+/// Seals what a sealed model holds anew into `destination`: in the same format or another, under a new content key and
+/// `key`. No plaintext touches a disk.
+///
+/// # Errors
+/// As [`seal`], and where something in `model` is damaged.
+pub fn reseal(
+    model: &Model,
+    destination: &Path,
+    key: &Key,
+    options: &SealOptions,
+    progress: &dyn Progress,
+) -> Result<Summary> {
+    let plan = PlanDir::of_model(model)?;
+    refuse_nested(model.location(), destination)?;
+    let sealing = Sealing {
+        plan: &plan,
+        model: Some(model),
+        followed: 0,
+        destination,
+        options,
+        progress,
+    };
+    sealing.start(key)
+}
+
+/// A run of [`seal`] or [`reseal`], whatever the format.
 struct Sealing<'a> {
     plan: &'a PlanDir,
+    /// The model that the plan is of, if it is of one.
+    model: Option<&'a Model>,
     followed: u64,
     destination: &'a Path,
     options: &'a SealOptions,
@@ -106,11 +130,22 @@ struct Sealing<'a> {
 }
 
 impl Sealing<'_> {
+    fn start(self, key: &Key) -> Result<Summary> {
+        let (destination, options) = (self.destination, self.options);
+        match &options.format {
+            SealFormat::Gocryptfs(conf) => self.run(VaultAt {
+                location: destination,
+                writer: start_vault(destination, key, conf, options)?,
+            }),
+        }
+    }
+
     fn run<W: Writer>(self, writer: W) -> Result<Summary> {
         let size = self.plan.size();
         self.progress.begin(size.files, size.bytes);
         let job = Job {
             writer: &writer,
+            model: self.model,
             destination: self.destination,
             resume: self.options.resume,
             progress: self.progress,
@@ -259,6 +294,7 @@ struct FileJob<'a, D> {
 
 struct Job<'a, W> {
     writer: &'a W,
+    model: Option<&'a Model>,
     destination: &'a Path,
     resume: bool,
     progress: &'a dyn Progress,
@@ -316,10 +352,17 @@ impl<W: Writer> Job<'_, W> {
 
     /// Seals one file. Returns whether an earlier run had done so.
     fn file(&self, job: &FileJob<'_, W::Dir>) -> Result<bool> {
+        match &job.plan.origin {
+            Origin::Local { followed, id } => self.local_file(job, *followed, *id),
+            Origin::Sealed(entry) => self.sealed_file(job, entry),
+        }
+    }
+
+    fn local_file(&self, job: &FileJob<'_, W::Dir>, followed: bool, id: (u64, u64)) -> Result<bool> {
         let path = job.plan.source.as_path();
         let failed = |error| Error::io(path, "reading", error);
         // Whatever has taken the file's place since, opening it neither waits nor leads elsewhere.
-        let links = if job.plan.followed {
+        let links = if followed {
             OFlags::empty()
         } else {
             OFlags::NOFOLLOW
@@ -327,18 +370,19 @@ impl<W: Writer> Job<'_, W> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | links;
         let file = File::from(open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))?);
         let before = file.metadata().map_err(failed)?;
-        if (before.dev(), before.ino()) != job.plan.id {
+        if (before.dev(), before.ino()) != id {
             return Err(Error::File {
                 path: path.to_path_buf(),
                 source: chunk_cipher::Error::Changed,
             });
         }
+        let xattrs = chunk_cipher::store::read_xattrs(&file);
+        let xattrs = xattrs.map_err(|error| Error::io(path, XATTRS, error))?;
         let attributes = Attributes {
             mode: Some(before.mode() & 0o777),
             modified: Some(before.modified().map_err(failed)?),
-            xattrs: self.sealable_xattrs(&file, path)?,
+            xattrs: self.sealable_xattrs(xattrs, path),
         };
-        let name = job.name.as_bytes();
         let content = LocalFile::new(file, ReadMode::Copy).map_err(failed)?;
         let unchanged = || {
             content
@@ -352,21 +396,46 @@ impl<W: Writer> Job<'_, W> {
             attributes: &attributes,
             unchanged: &unchanged,
         };
+        self.write(job, &source)
+    }
+
+    fn sealed_file(&self, job: &FileJob<'_, W::Dir>, entry: &Entry) -> Result<bool> {
+        let model = self.model.ok_or(chunk_cipher::Error::Changed)?;
+        let content = model.open_file(entry)?;
+        let metadata = model.metadata(entry)?;
+        let attributes = Attributes {
+            mode: Some(metadata.mode & 0o777),
+            modified: Some(metadata.modified),
+            xattrs: self.sealable_xattrs(model.xattrs(entry)?, &job.plan.source),
+        };
+        let source = Source {
+            content: &content,
+            len: content.len(),
+            attributes: &attributes,
+            // Every chunk of it was authenticated.
+            unchanged: &|| true,
+        };
+        self.write(job, &source)
+    }
+
+    /// Writes one file, unless an earlier run did. Returns whether it did.
+    fn write(&self, job: &FileJob<'_, W::Dir>, source: &Source<'_>) -> Result<bool> {
+        let name = job.name.as_bytes();
         if self.there(&job.parent, job.name, Kind::File)? {
             if self
                 .writer
-                .is_complete(&job.parent, name, &source, self.progress)?
+                .is_complete(&job.parent, name, source, self.progress)?
             {
-                self.progress.advance(before.len());
+                self.progress.advance(source.len);
                 return Ok(true);
             }
             self.writer.remove(&job.parent, name)?;
         }
         self.writer
-            .write_file(&job.parent, name, &source, self.progress)
+            .write_file(&job.parent, name, source, self.progress)
             .map_err(|error| {
                 // What is wrong is with the source: name that.
-                error.of_file(path, |source| {
+                error.of_file(&job.plan.source, |source| {
                     matches!(
                         source,
                         chunk_cipher::Error::Changed | chunk_cipher::Error::Read { .. }
@@ -395,29 +464,39 @@ impl<W: Writer> Job<'_, W> {
     }
 
     fn dir_attributes(&self, dir: &PlanDir) -> Result<Attributes> {
-        let opened = File::open(&dir.source).map_err(|error| Error::io(&dir.source, "opening", error))?;
+        let xattrs = match (self.model, &dir.sealed) {
+            (Some(model), Some(entry)) => model.xattrs(entry)?,
+            _ => {
+                let opened =
+                    File::open(&dir.source).map_err(|error| Error::io(&dir.source, "opening", error))?;
+                chunk_cipher::store::read_xattrs(&opened)
+                    .map_err(|error| Error::io(&dir.source, XATTRS, error))?
+            }
+        };
         Ok(Attributes {
             mode: Some(dir.mode),
             modified: Some(dir.modified),
-            xattrs: self.sealable_xattrs(&opened, &dir.source)?,
+            xattrs: self.sealable_xattrs(xattrs, &dir.source),
         })
     }
 
-    /// The extended attributes that a vault can hold (the user's, and access control lists), if the destination can.
-    fn sealable_xattrs(&self, file: &File, path: &Path) -> Result<Vec<Xattr>> {
-        let all = chunk_cipher::store::read_xattrs(file);
-        let mut xattrs = all.map_err(|error| Error::io(path, "reading the extended attributes of", error))?;
+    /// Those of the extended attributes of `path` that a model can hold (the user's, and access control lists), if the
+    /// destination can.
+    fn sealable_xattrs(&self, mut xattrs: Vec<Xattr>, path: &Path) -> Vec<Xattr> {
         xattrs.retain(|(name, _)| gocryptfs_core::is_sealable_xattr(name));
         if !xattrs.is_empty() && !*self.xattrs.get_or_init(|| self.writer.supports_xattrs()) {
             self.progress.warn(&format!(
-                "the extended attributes of {} are left out: the destination's file system has none",
+                "the extended attributes of {} are left out: the destination cannot hold them",
                 path.display()
             ));
             xattrs.clear();
         }
-        Ok(xattrs)
+        xattrs
     }
 }
+
+/// What is attempted when extended attributes cannot be had.
+const XATTRS: &str = "reading the extended attributes of";
 
 /// What differs once somebody wrote to a file.
 fn stamp(metadata: &Metadata) -> (u64, i64, i64, i64, i64) {
