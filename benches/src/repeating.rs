@@ -36,7 +36,7 @@ impl Blocks {
         for stored in period.chunks_mut(STORED_LEN) {
             chunk_cipher::random::fill(&mut plain)?;
             chunk_cipher::random::fill(&mut nonce)?;
-            self.seal_chunk(0, &nonce, &plain, stored)?;
+            self.seal_chunk(0, &nonce, &plain, stored, &mut [])?;
         }
         Ok(Repeating {
             period,
@@ -54,14 +54,21 @@ impl Codec for Blocks {
         NONCE_LEN
     }
 
-    fn open_chunk(&self, index: u64, stored: &[u8], plain: &mut [u8]) -> chunk_cipher::Result<()> {
+    fn open_chunk(&self, index: u64, stored: &[u8], _: &[u8], plain: &mut [u8]) -> chunk_cipher::Result<()> {
         let damaged = || Error::Chunk { chunk: index };
         let (nonce, body) = stored.split_at_checked(NONCE_LEN).ok_or_else(damaged)?;
         let (body, tag) = body.split_last_chunk().ok_or_else(damaged)?;
         self.aead.open(nonce, &[0; 24], body, tag, plain)
     }
 
-    fn seal_chunk(&self, _: u64, nonce: &[u8], plain: &[u8], stored: &mut [u8]) -> chunk_cipher::Result<()> {
+    fn seal_chunk(
+        &self,
+        _: u64,
+        nonce: &[u8],
+        plain: &[u8],
+        stored: &mut [u8],
+        _: &mut [u8],
+    ) -> chunk_cipher::Result<()> {
         let (head, body) = stored.split_at_mut(NONCE_LEN);
         let (body, tag) = body.split_at_mut(plain.len());
         head.copy_from_slice(nonce);

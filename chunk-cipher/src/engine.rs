@@ -9,8 +9,6 @@ use std::mem;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use zeroize::Zeroizing;
-
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::pool::Pool;
@@ -27,7 +25,11 @@ pub use scan::Scan;
 /// that is pinned by a pipe of 1 MiB, the largest that every process may have.
 const GROUP: u64 = 960 << 10;
 
-/// Stored bytes that are copied at a time: they stay in the second-level cache until they are opened.
+/// Plaintext bytes of a whole file that are worked on before what comes behind them is begun.
+const SPAN: u64 = 1 << 30;
+
+/// Stored bytes that are copied at a time: they stay in the second-level cache until they are opened. Reading them
+/// into the destination and opening them in place, which some layouts would allow, is no faster.
 const BATCH: u64 = 128 << 10;
 
 /// Ranges up to this many bytes are handled by the calling thread: waking others takes longer.
@@ -38,21 +40,35 @@ pub trait Codec: Send + Sync {
     /// Where the chunks lie.
     fn layout(&self) -> Layout;
 
-    /// Random bytes that sealing a chunk takes (its nonce).
+    /// Random bytes that sealing a chunk takes (its nonce); 0 where nonces are not random.
     fn nonce_len(&self) -> usize;
 
-    /// Opens the stored bytes of chunk `index` into `plain`, which is the layout's overhead shorter.
+    /// Bytes of plaintext that one thread seals, unseals or scans in order, where whoever reads or writes the stored
+    /// bytes counts on that: a multiple of the layout's chunk length, or a divisor of it.
+    fn segment_len(&self) -> u64 {
+        1
+    }
+
+    /// Opens the stored bytes of chunk `index` into `plain`, which is the layout's overhead shorter. `tag` is what the
+    /// table of tags has for it, empty where the layout has none.
     ///
     /// # Errors
     /// [`Error::Chunk`] where the tag does not verify; `plain` is all zero then.
-    fn open_chunk(&self, index: u64, stored: &[u8], plain: &mut [u8]) -> Result<()>;
+    fn open_chunk(&self, index: u64, stored: &[u8], tag: &[u8], plain: &mut [u8]) -> Result<()>;
 
     /// Seals `plain` as chunk `index` under a fresh random `nonce` into `stored`, which is the layout's overhead
-    /// longer.
+    /// longer, and into its `tag` in the table of tags.
     ///
     /// # Errors
     /// Where a length does not fit.
-    fn seal_chunk(&self, index: u64, nonce: &[u8], plain: &[u8], stored: &mut [u8]) -> Result<()>;
+    fn seal_chunk(
+        &self,
+        index: u64,
+        nonce: &[u8],
+        plain: &[u8],
+        stored: &mut [u8],
+        tag: &mut [u8],
+    ) -> Result<()>;
 
     /// Whether these stored bytes are a hole: a chunk that nobody ever wrote and that reads as zeros.
     fn is_hole(&self, stored: &[u8]) -> bool {
@@ -66,7 +82,9 @@ pub trait Codec: Send + Sync {
 pub struct Sealed<'a> {
     source: &'a dyn ReadAt,
     codec: &'a dyn Codec,
+    layout: Layout,
     stored_len: u64,
+    len: u64,
 }
 
 impl<'a> Sealed<'a> {
@@ -74,23 +92,27 @@ impl<'a> Sealed<'a> {
     #[must_use]
     pub fn new(source: &'a dyn ReadAt, codec: &'a dyn Codec, stored_len: u64) -> Self {
         // No file is longer, whatever its storage says; up to here no arithmetic overflows.
+        let stored_len = stored_len.min(i64::MAX as u64);
+        let layout = codec.layout();
         Self {
             source,
             codec,
-            stored_len: stored_len.min(i64::MAX as u64),
+            layout,
+            stored_len,
+            len: layout.plain_len(stored_len),
         }
     }
 
     /// Length of the plaintext in bytes.
     #[must_use]
-    pub fn len(&self) -> u64 {
-        self.codec.layout().plain_len(self.stored_len)
+    pub const fn len(&self) -> u64 {
+        self.len
     }
 
     /// Whether the plaintext is empty.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 }
 
@@ -162,7 +184,8 @@ impl Engine {
     fn try_read_into(&self, file: Sealed<'_>, offset: u64, out: &mut [u8]) -> Result<()> {
         let len = out.len() as u64;
         let range = checked_range(offset, len, file.len())?;
-        if len == 0 {
+        // Nothing is read, but where it is all of an empty file that has a chunk.
+        if len == 0 && !file.is_empty() {
             return Ok(());
         }
         if len <= SERIAL {
@@ -172,10 +195,8 @@ impl Engine {
         let windows = windows.as_deref();
         let failed = AtomicBool::new(false);
         let leaf = |range: Range<u64>, out: &mut [u8]| open_range(file, windows, range.start, out);
-        self.pool.run(|| {
-            let group = group_len(&file.codec.layout(), len);
-            for_groups(range, group, out, &failed, &leaf)
-        })?
+        self.pool
+            .run(|| for_groups(range, group_len(&file.layout, len), out, &failed, &leaf))?
     }
 
     /// Writes the whole plaintext to `sink`, batches of zeros by [`WriteAt::write_zeros_at`].
@@ -186,9 +207,8 @@ impl Engine {
     /// As [`Engine::read_into`]; [`Error::Write`] where writing fails, [`Error::Cancelled`] where `progress` says
     /// so.
     pub fn unseal(&self, file: Sealed<'_>, sink: &dyn WriteAt, progress: &dyn Progress) -> Result<()> {
-        let layout = file.codec.layout();
-        self.each_group(file.len(), &layout, progress, &|range| {
-            for batch in batches(&layout, &range) {
+        self.each_group(file.len, file.codec, progress, &|range| {
+            for batch in batches(&file.layout, &range) {
                 let mut plain = scratch::plaintext(length(&batch)?);
                 open_range(file, None, batch.start, &mut plain)?;
                 if is_zero(&plain) {
@@ -201,10 +221,11 @@ impl Engine {
         })
     }
 
-    /// Seals `len` bytes of plaintext from `source` and writes the chunks to `sink`; not the header, which is the
-    /// format's.
+    /// Seals `len` bytes of plaintext from `source` and writes the chunks and their tags to `sink`; not the header,
+    /// which is the format's.
     ///
-    /// What was written must be thrown away after an error.
+    /// Within each [segment](Codec::segment_len) chunks are written in order by one thread, and nothing is written
+    /// before all that lies a GiB and more in front of it. What was written must be thrown away after an error.
     ///
     /// # Errors
     /// [`Error::Changed`] where the source ends early, [`Error::Read`] and [`Error::Write`] where reading or writing
@@ -219,17 +240,23 @@ impl Engine {
     ) -> Result<()> {
         let layout = codec.layout();
         let stored_len = layout.stored_len(len)?;
-        self.each_group(len, &layout, progress, &|range| {
+        self.each_group(len, codec, progress, &|range| {
+            let chunks = layout.chunks(&range);
+            let tag_range = layout.tag_range(&chunks, stored_len)?;
+            let mut tags = Tags::new(&layout, &chunks)?;
             for batch in batches(&layout, &range) {
                 let chunks = layout.chunks(&batch);
                 let stored_range = layout.stored_range(&chunks, stored_len)?;
                 let mut plain = scratch::plaintext(length(&batch)?);
                 let mut stored = scratch::ciphertext(length(&stored_range)?);
                 read(source, batch.start, &mut plain)?;
-                seal_chunks(codec, chunks.start, &plain, &mut stored)?;
+                seal_chunks(codec, chunks, &plain, &mut stored, &mut tags)?;
                 write(sink, stored_range.start, &stored)?;
             }
-            Ok(())
+            if tags.bytes.is_empty() {
+                return Ok(());
+            }
+            write(sink, tag_range.start, &tags.bytes)
         })
     }
 
@@ -237,10 +264,11 @@ impl Engine {
     fn each_group(
         &self,
         len: u64,
-        layout: &Layout,
+        codec: &dyn Codec,
         progress: &dyn Progress,
         work: &(dyn Fn(Range<u64>) -> Result<()> + Sync),
     ) -> Result<()> {
+        let layout = codec.layout();
         let failed = AtomicBool::new(false);
         let leaf = |range: Range<u64>, (): ()| {
             work(range.clone())?;
@@ -250,14 +278,23 @@ impl Engine {
                 Err(Error::Cancelled)
             }
         };
-        if len == 0 {
+        if layout.chunk_count(len) == 0 {
             return Ok(());
         }
         if len <= SERIAL {
             return leaf(0..len, ());
         }
-        self.pool
-            .run(|| for_groups(0..len, group_len(layout, len), (), &failed, &leaf))?
+        self.pool.run(|| {
+            let group = group_len(&layout, len).next_multiple_of(codec.segment_len());
+            let span = SPAN.next_multiple_of(group);
+            let mut start = 0;
+            while start < len {
+                let end = len.min(start + span);
+                for_groups(start..end, group, (), &failed, &leaf)?;
+                start = end;
+            }
+            Ok(())
+        })?
     }
 }
 
@@ -338,34 +375,74 @@ fn for_groups<D: Divide>(
     left.and(right)
 }
 
-/// The parts of the plaintext bytes `range` of which each is stored in about [`BATCH`] bytes, in whole chunks.
+/// The parts of the plaintext bytes `range` of which each is stored in about [`BATCH`] bytes, in whole chunks. An empty
+/// range is a part of its own.
 fn batches(layout: &Layout, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
     let chunk_len = layout.chunk_len();
     let step = (BATCH / layout.stored_chunk_len()).max(1) * chunk_len;
     let end = range.end;
-    let mut next = range.start;
+    let mut next = Some(range.start);
     std::iter::from_fn(move || {
-        let start = next;
-        next = (start / chunk_len * chunk_len + step).min(end);
-        (start < end).then_some(start..next)
+        let start = next?;
+        let part = start..(start / chunk_len * chunk_len + step).min(end);
+        next = Some(part.end).filter(|next| *next < end);
+        Some(part)
     })
+}
+
+/// The tags of some chunks, as they lie in the table of tags; nothing where the layout has none.
+struct Tags {
+    first: u64,
+    len: usize,
+    bytes: Scratch,
+}
+
+impl Tags {
+    /// Tags for `chunks`, not filled in yet.
+    fn new(layout: &Layout, chunks: &Range<u64>) -> Result<Self> {
+        let len = usize::try_from(layout.tag_len()).map_err(|_| Error::TooLong)?;
+        let all = length(chunks)?.checked_mul(len).ok_or(Error::TooLong)?;
+        Ok(Self {
+            first: chunks.start,
+            len,
+            bytes: scratch::tags(all),
+        })
+    }
+
+    /// The tags of `chunks`.
+    fn read(file: Sealed<'_>, chunks: &Range<u64>) -> Result<Self> {
+        let mut tags = Self::new(&file.layout, chunks)?;
+        if tags.len > 0 {
+            let range = file.layout.tag_range(chunks, file.stored_len)?;
+            read(file.source, range.start, &mut tags.bytes)?;
+        }
+        Ok(tags)
+    }
+
+    /// Where the tag of chunk `index` lies.
+    fn place(&self, index: u64) -> Result<Range<usize>> {
+        let start = length(&(self.first..index))? * self.len;
+        Ok(start..start + self.len)
+    }
 }
 
 /// Opens the plaintext from `offset` on into `out`, on this thread.
 fn open_range(file: Sealed<'_>, windows: Option<&dyn Windows>, offset: u64, out: &mut [u8]) -> Result<()> {
-    let layout = file.codec.layout();
+    let chunk_len = file.layout.chunk_len();
     let range = offset..offset + out.len() as u64;
+    let chunks = file.layout.chunks(&range);
+    let tags = Tags::read(file, &chunks)?;
     let mut open = |chunks: Range<u64>, stored: &[u8]| {
-        let start = (chunks.start * layout.chunk_len()).max(range.start);
-        let end = (chunks.end * layout.chunk_len()).min(range.end);
+        let start = (chunks.start * chunk_len).max(range.start);
+        let end = (chunks.end * chunk_len).min(range.end);
         let out = &mut out[length(&(range.start..start))?..length(&(range.start..end))?];
-        open_chunks(file, chunks.start, stored, start, out)
+        open_chunks(file, chunks, stored, &tags, start, out)
     };
     if windows.is_some() {
-        return with_stored(file, windows, layout.chunks(&range), &mut open);
+        return with_stored(file, windows, chunks, &mut open);
     }
-    for batch in batches(&layout, &range) {
-        with_stored(file, None, layout.chunks(&batch), &mut open)?;
+    for batch in batches(&file.layout, &range) {
+        with_stored(file, None, file.layout.chunks(&batch), &mut open)?;
     }
     Ok(())
 }
@@ -379,7 +456,7 @@ fn with_stored(
     chunks: Range<u64>,
     mut work: impl FnMut(Range<u64>, &[u8]) -> Result<()>,
 ) -> Result<()> {
-    let layout = file.codec.layout();
+    let layout = file.layout;
     let mut borrowed = chunks.start..chunks.start;
     if let Some(windows) = windows {
         let stored = layout.stored_range(&chunks, file.stored_len)?;
@@ -415,7 +492,7 @@ fn copy_stored(
     chunks: Range<u64>,
     mut work: impl FnMut(Range<u64>, &[u8]) -> Result<()>,
 ) -> Result<()> {
-    let layout = file.codec.layout();
+    let layout = file.layout;
     let step = (BATCH / layout.stored_chunk_len()).max(1);
     let mut start = chunks.start;
     while start < chunks.end {
@@ -429,29 +506,38 @@ fn copy_stored(
     Ok(())
 }
 
-/// Opens stored chunks from `first` on into `out`, which starts at plaintext `offset` and may begin and end
-/// within a chunk.
-fn open_chunks(file: Sealed<'_>, first: u64, stored: &[u8], offset: u64, out: &mut [u8]) -> Result<()> {
-    let layout = file.codec.layout();
-    let (chunk_len, file_len) = (layout.chunk_len(), file.len());
-    let (stride, overhead) = (stride(file.codec)?, overhead(file.codec)?);
+/// Opens the stored bytes of `chunks` into `out`, which starts at plaintext `offset` and may begin and end within a
+/// chunk.
+fn open_chunks(
+    file: Sealed<'_>,
+    chunks: Range<u64>,
+    stored: &[u8],
+    tags: &Tags,
+    offset: u64,
+    out: &mut [u8],
+) -> Result<()> {
+    let chunk_len = file.layout.chunk_len();
+    let stride = stride(&file.layout)?;
+    let mut stored = stored;
     let mut rest = out;
     let mut at = offset;
-    for (index, stored) in (first..).zip(stored.chunks(stride)) {
-        let chunk = index * chunk_len..file_len.min((index + 1) * chunk_len);
+    for index in chunks {
+        let (this, others) = stored.split_at(stride.min(stored.len()));
+        let tag = &tags.bytes[tags.place(index)?];
+        let chunk = index * chunk_len..file.len.min((index + 1) * chunk_len);
         let want = length(&(at..chunk.end))?.min(rest.len());
         let (here, behind) = rest.split_at_mut(want);
         prefetch::for_write(behind);
         if at == chunk.start && want == length(&chunk)? {
-            open_one(file.codec, overhead, index, stored, here)?;
+            open_one(file, index, this, tag, here)?;
         } else {
-            let mut whole = Zeroizing::new(vec![0; length(&chunk)?]);
-            open_one(file.codec, overhead, index, stored, &mut whole)?;
+            let mut whole = scratch::plaintext(length(&chunk)?);
+            open_one(file, index, this, tag, &mut whole)?;
             let from = length(&(chunk.start..at))?;
             here.copy_from_slice(&whole[from..from + want]);
         }
         at += want as u64;
-        rest = behind;
+        (stored, rest) = (others, behind);
     }
     // Every chunk of a file has stored bytes, so nothing is left to fill.
     if rest.is_empty() {
@@ -462,39 +548,48 @@ fn open_chunks(file: Sealed<'_>, first: u64, stored: &[u8], offset: u64, out: &m
 }
 
 /// Opens one chunk; one whose stored bytes cannot hold this much plaintext is damaged.
-fn open_one(codec: &dyn Codec, overhead: usize, index: u64, stored: &[u8], plain: &mut [u8]) -> Result<()> {
-    if stored.len() != plain.len() + overhead {
+fn open_one(file: Sealed<'_>, index: u64, stored: &[u8], tag: &[u8], plain: &mut [u8]) -> Result<()> {
+    if stored.len() as u64 != plain.len() as u64 + file.layout.overhead() {
         plain.fill(0);
         return Err(Error::Chunk { chunk: index });
     }
-    codec.open_chunk(index, stored, plain)
+    file.codec.open_chunk(index, stored, tag, plain)
 }
 
-/// Seals `plain` as chunks from `first` on into `stored`, under fresh random nonces.
-fn seal_chunks(codec: &dyn Codec, first: u64, plain: &[u8], stored: &mut [u8]) -> Result<()> {
-    let chunk_len = chunk_len(codec)?;
+/// Seals `plain` as `chunks` into `stored` and `tags`, under fresh random nonces.
+fn seal_chunks(
+    codec: &dyn Codec,
+    chunks: Range<u64>,
+    plain: &[u8],
+    stored: &mut [u8],
+    tags: &mut Tags,
+) -> Result<()> {
+    let layout = codec.layout();
+    let (chunk_len, stride) = (chunk_len(&layout)?, stride(&layout)?);
     let nonce_len = codec.nonce_len();
     // One call to the system for all chunks of the batch.
-    let mut nonces = scratch::nonces(nonce_len * plain.len().div_ceil(chunk_len));
-    random::fill(&mut nonces)?;
-    let chunks = plain.chunks(chunk_len).zip(stored.chunks_mut(stride(codec)?));
-    for (n, (plain, stored)) in chunks.enumerate() {
-        let nonce = &nonces[n * nonce_len..(n + 1) * nonce_len];
-        codec.seal_chunk(first + n as u64, nonce, plain, stored)?;
+    let mut nonces = scratch::nonces(nonce_len * length(&chunks)?);
+    if nonce_len > 0 {
+        random::fill(&mut nonces)?;
+    }
+    let (mut plain, mut stored, mut nonces) = (plain, stored, &nonces[..]);
+    for index in chunks {
+        let (nonce, other_nonces) = nonces.split_at(nonce_len);
+        let (this, others) = plain.split_at(chunk_len.min(plain.len()));
+        let (sealed, behind) = stored.split_at_mut(stride.min(stored.len()));
+        let place = tags.place(index)?;
+        codec.seal_chunk(index, nonce, this, sealed, &mut tags.bytes[place])?;
+        (plain, stored, nonces) = (others, behind, other_nonces);
     }
     Ok(())
 }
 
-fn chunk_len(codec: &dyn Codec) -> Result<usize> {
-    usize::try_from(codec.layout().chunk_len()).map_err(|_| Error::TooLong)
+fn chunk_len(layout: &Layout) -> Result<usize> {
+    usize::try_from(layout.chunk_len()).map_err(|_| Error::TooLong)
 }
 
-fn stride(codec: &dyn Codec) -> Result<usize> {
-    usize::try_from(codec.layout().stored_chunk_len()).map_err(|_| Error::TooLong)
-}
-
-fn overhead(codec: &dyn Codec) -> Result<usize> {
-    usize::try_from(codec.layout().overhead()).map_err(|_| Error::TooLong)
+fn stride(layout: &Layout) -> Result<usize> {
+    usize::try_from(layout.stored_chunk_len()).map_err(|_| Error::TooLong)
 }
 
 fn length(range: &Range<u64>) -> Result<usize> {

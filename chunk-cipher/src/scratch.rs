@@ -7,13 +7,14 @@ use std::thread::LocalKey;
 
 use zeroize::Zeroize;
 
-/// What a thread keeps of a buffer, in bytes.
-const KEEP: usize = 2 << 20;
+/// What a thread keeps of a buffer, in bytes: the longest chunk of any format here.
+const KEEP: usize = 16 << 20;
 
 thread_local! {
     static CIPHERTEXT: Cell<Wiped> = const { Cell::new(Wiped(Vec::new())) };
     static PLAINTEXT: Cell<Wiped> = const { Cell::new(Wiped(Vec::new())) };
     static NONCES: Cell<Wiped> = const { Cell::new(Wiped(Vec::new())) };
+    static TAGS: Cell<Wiped> = const { Cell::new(Wiped(Vec::new())) };
 }
 
 /// A buffer for stored bytes.
@@ -29,6 +30,11 @@ pub(crate) fn plaintext(len: usize) -> Scratch {
 /// A buffer for nonces.
 pub(crate) fn nonces(len: usize) -> Scratch {
     Scratch::borrow(&NONCES, len)
+}
+
+/// A buffer for tags.
+pub(crate) fn tags(len: usize) -> Scratch {
+    Scratch::borrow(&TAGS, len)
 }
 
 /// A buffer borrowed from its thread, with whatever was in it before.

@@ -102,8 +102,18 @@ impl<F: Fn() + Send + Sync> Codec for Hooked<'_, F> {
         self.codec.nonce_len()
     }
 
-    fn open_chunk(&self, index: u64, stored: &[u8], plain: &mut [u8]) -> chunk_cipher::Result<()> {
-        self.codec.open_chunk(index, stored, plain)?;
+    fn segment_len(&self) -> u64 {
+        self.codec.segment_len()
+    }
+
+    fn open_chunk(
+        &self,
+        index: u64,
+        stored: &[u8],
+        tag: &[u8],
+        plain: &mut [u8],
+    ) -> chunk_cipher::Result<()> {
+        self.codec.open_chunk(index, stored, tag, plain)?;
         if index == self.chunk && self.opened.fetch_add(1, Ordering::Relaxed) == 0 {
             (self.hook)();
         }
@@ -116,15 +126,27 @@ impl<F: Fn() + Send + Sync> Codec for Hooked<'_, F> {
         nonce: &[u8],
         plain: &[u8],
         stored: &mut [u8],
+        tag: &mut [u8],
     ) -> chunk_cipher::Result<()> {
-        self.codec.seal_chunk(index, nonce, plain, stored)
+        self.codec.seal_chunk(index, nonce, plain, stored, tag)
     }
 }
 
 #[test]
 fn store_mapped_reads_are_leased_and_the_lease_ends_with_them() {
-    let (codec, plain) = (TestCodec::new(CHUNK_LEN), bytes(LEN));
-    for (_temp, path) in places(&codec, &plain) {
+    let plain = bytes(LEN);
+    let places = TestCodec::both(CHUNK_LEN).map(|codec| {
+        let places = places(&codec, &plain);
+        places
+            .into_iter()
+            .map(move |(temp, path)| (codec.is_contiguous(), temp, path))
+    });
+    for (contiguous, _temp, path) in places.into_iter().flatten() {
+        let codec = if contiguous {
+            TestCodec::contiguous(CHUNK_LEN)
+        } else {
+            TestCodec::new(CHUNK_LEN)
+        };
         for mode in [ReadMode::Auto, ReadMode::Copy] {
             let file = open(&path, mode);
             let stored_len = file.len().unwrap();

@@ -42,7 +42,7 @@ impl Codec for Unwritten {
         16
     }
 
-    fn open_chunk(&self, index: u64, stored: &[u8], plain: &mut [u8]) -> Result<()> {
+    fn open_chunk(&self, index: u64, stored: &[u8], _: &[u8], plain: &mut [u8]) -> Result<()> {
         assert!(stored.len() == 4096 + 32 && stored[100] == 0);
         if self.opened.fetch_add(1, Ordering::Relaxed).is_multiple_of(1024) {
             self.peak.fetch_max(resident(), Ordering::Relaxed);
@@ -55,7 +55,7 @@ impl Codec for Unwritten {
         }
     }
 
-    fn seal_chunk(&self, _: u64, _: &[u8], _: &[u8], _: &mut [u8]) -> Result<()> {
+    fn seal_chunk(&self, _: u64, _: &[u8], _: &[u8], _: &mut [u8], _: &mut [u8]) -> Result<()> {
         unreachable!("nothing is sealed")
     }
 

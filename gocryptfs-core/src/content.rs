@@ -210,7 +210,7 @@ impl Codec for FileCodec<'_> {
         self.cipher.nonce_len()
     }
 
-    fn open_chunk(&self, index: u64, stored: &[u8], plain: &mut [u8]) -> chunk_cipher::Result<()> {
+    fn open_chunk(&self, index: u64, stored: &[u8], _: &[u8], plain: &mut [u8]) -> chunk_cipher::Result<()> {
         if self.is_hole(stored) {
             plain.fill(0);
             return Ok(());
@@ -225,6 +225,7 @@ impl Codec for FileCodec<'_> {
         nonce: &[u8],
         plain: &[u8],
         stored: &mut [u8],
+        _: &mut [u8],
     ) -> chunk_cipher::Result<()> {
         let too_long = |BadBlock| chunk_cipher::Error::TooLong;
         self.cipher

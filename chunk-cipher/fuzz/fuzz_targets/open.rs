@@ -2,6 +2,7 @@
 //! by chunk returns, or an error and zeros.
 #![no_main]
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use chunk_cipher::aead::{self, Aead, Algorithm};
@@ -32,7 +33,9 @@ static CODECS: LazyLock<[Vec<TestCodec>; 2]> = LazyLock::new(|| {
         let codec = |algorithm: Algorithm| {
             CHUNK_LENS.map(|len| TestCodec::with(new(algorithm, &vec![7; algorithm.key_len()]), len))
         };
-        ALGORITHMS.into_iter().flat_map(codec).collect()
+        let contiguous = CHUNK_LENS
+            .map(|len| TestCodec::contiguous_with(new(Algorithm::Aes256GcmNonce16, &[7; 32]), len));
+        ALGORITHMS.into_iter().flat_map(codec).chain(contiguous).collect()
     })
 });
 
@@ -43,10 +46,13 @@ fn oracle(codec: &TestCodec, file: &Memory, plain_len: u64) -> Vec<Option<Vec<u8
     let layout = codec.layout();
     (0..layout.chunk_count(plain_len))
         .map(|chunk| {
-            let stored = layout.stored_range(&(chunk..chunk + 1), file.0.len() as u64).unwrap();
-            let stored = &file.0[stored.start as usize..stored.end as usize];
-            let mut plain = vec![0; stored.len().checked_sub(layout.overhead() as usize).filter(|len| *len > 0)?];
-            codec.open_chunk(chunk, stored, &mut plain).ok().map(|()| plain)
+            let whole = file.0.len() as u64;
+            let part = |range: Range<u64>| file.0.get(range.start as usize..range.end as usize);
+            let stored = part(layout.stored_range(&(chunk..chunk + 1), whole).unwrap())?;
+            let tag = part(layout.tag_range(&(chunk..chunk + 1), whole).unwrap())?;
+            let len = stored.len().checked_sub(layout.overhead() as usize);
+            let mut plain = vec![0; len.filter(|len| *len > 0 || plain_len == 0)?];
+            codec.open_chunk(chunk, stored, tag, &mut plain).ok().map(|()| plain)
         })
         .collect()
 }
@@ -63,18 +69,28 @@ fuzz_target!(|input: (bool, u8, u16, u16, Vec<(u16, u8)>, u8, &[u8])| {
     }
     let file = Memory(bytes);
     let view = Sealed::new(&file, codec, file.len().unwrap());
+    let layout = codec.layout();
+    if layout.tag_len() > 0 && layout.stored_len(view.len()).ok() != file.len().ok() {
+        // The tags are not where they belong, or not all there.
+        let mut out = vec![0xaa; view.len() as usize];
+        let read = ENGINE.read_into(view, 0, &mut out);
+        assert!(matches!(read, Err(Error::Changed | Error::Chunk { .. })), "{read:?}");
+        assert!(out.iter().all(|byte| *byte == 0));
+        return;
+    }
     let chunks = oracle(&CODECS[1][which], &file, view.len());
 
     // The whole, and a part.
     let part = u64::from(offset).min(view.len());
     for (offset, len) in [(0, view.len()), (part, u64::from(len).min(view.len() - part))] {
         let mut out = vec![0xaa; len as usize];
-        let touched = codec.layout().chunks(&(offset..offset + len));
+        let range = if len == 0 && !view.is_empty() { 1..1 } else { offset..offset + len };
+        let touched = layout.chunks(&range);
         let touched = &chunks[touched.start as usize..touched.end as usize];
         match ENGINE.read_into(view, offset, &mut out) {
             Ok(()) => {
                 let plain: Vec<u8> = touched.iter().flat_map(|chunk| chunk.as_deref().unwrap()).copied().collect();
-                let skip = if len == 0 { 0 } else { (offset % codec.layout().chunk_len()) as usize };
+                let skip = if len == 0 { 0 } else { (offset % layout.chunk_len()) as usize };
                 assert_eq!(out, plain[skip..skip + len as usize]);
             }
             Err(Error::Chunk { chunk }) => {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use super::{
-    Engine, Progress, SERIAL, Sealed, chunk_len, copy_stored, is_zero, length, open_one, open_range, overhead,
+    Engine, Progress, SERIAL, Sealed, Tags, chunk_len, copy_stored, is_zero, length, open_one, open_range,
 };
 use crate::error::{Error, Result};
 use crate::scratch;
@@ -16,23 +16,25 @@ impl Engine {
     /// # Errors
     /// [`Error::Changed`], [`Error::Read`] and [`Error::Cancelled`] as in [`Engine::unseal`].
     pub fn scan(&self, file: Sealed<'_>, progress: &dyn Progress) -> Result<Scan> {
-        let layout = file.codec.layout();
-        let windows = if file.len() > SERIAL {
+        let windows = if file.len > SERIAL {
             file.source.windows()
         } else {
             None
         };
         let windows = windows.as_deref();
         let found = Mutex::new(Found::default());
-        self.each_group(file.len(), &layout, progress, &|range| {
+        self.each_group(file.len, file.codec, progress, &|range| {
             let mut plain = scratch::plaintext(length(&range)?);
             let opened = match open_range(file, windows, range.start, &mut plain) {
                 Ok(()) => true,
                 Err(Error::Chunk { .. }) => false,
                 Err(other) => return Err(other),
             };
-            let chunk_len = chunk_len(file.codec)?;
-            for (index, plain) in layout.chunks(&range).zip(plain.chunks_mut(chunk_len)) {
+            let chunk_len = chunk_len(&file.layout)?;
+            let mut rest = &mut plain[..];
+            for index in file.layout.chunks(&range) {
+                let plain;
+                (plain, rest) = rest.split_at_mut(chunk_len.min(rest.len()));
                 // A hole reads as zeros, so only those chunks need a second look.
                 if !opened || is_zero(plain) {
                     let state = inspect(file, index, plain)?;
@@ -110,9 +112,9 @@ enum State {
 /// Opens one chunk into `plain` to see what it is.
 fn inspect(file: Sealed<'_>, index: u64, plain: &mut [u8]) -> Result<State> {
     let mut state = State::Sound;
-    let overhead = overhead(file.codec)?;
+    let tags = Tags::read(file, &(index..index + 1))?;
     copy_stored(file, index..index + 1, |_, stored| {
-        state = match open_one(file.codec, overhead, index, stored, plain) {
+        state = match open_one(file, index, stored, &tags.bytes, plain) {
             Ok(()) if file.codec.is_hole(stored) => State::Hole,
             Ok(()) => State::Sound,
             Err(Error::Chunk { .. }) => State::Damaged,
