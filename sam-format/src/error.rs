@@ -209,6 +209,39 @@ pub enum Error {
         /// Its value, in hexadecimal.
         value: String,
     },
+    /// A package without a license.
+    #[error("there is no license in the package; give the file of one")]
+    NoLicense,
+    /// A package with more than one license, of which none has its name.
+    #[error("there are several licenses in the package, choose one: {}", found.join(", "))]
+    LicenseChoice {
+        /// Their IDs.
+        found: Vec<String>,
+    },
+    /// A license that is not in the package.
+    #[error("there is no license {id:?} in the package; there is: {}", listed(found))]
+    LicenseUnknown {
+        /// The ID that was asked for.
+        id: String,
+        /// The IDs that there are.
+        found: Vec<String>,
+    },
+    /// A license whose file has the name of another one.
+    #[error("{} is the license {id}; its name was changed", path.display())]
+    LicenseName {
+        /// Where it lies.
+        path: PathBuf,
+        /// Its ID.
+        id: String,
+    },
+    /// The manifest is not the one that the license is for.
+    #[error(
+        "the license is for another manifest.json: one of them was altered, or comes from another version of the package"
+    )]
+    OtherManifest,
+    /// The content key is not the one that the manifest is for.
+    #[error("the license has another content key than the manifest: they do not belong together")]
+    OtherContentKey,
     /// A key of an owner has a length that the format does not allow.
     #[error("the key is {len} bytes long, must be 4 to 128")]
     KeyLength {
@@ -277,6 +310,15 @@ impl Error {
             }
             _ => false,
         }
+    }
+}
+
+/// IDs as text for a person.
+fn listed(ids: &[String]) -> String {
+    if ids.is_empty() {
+        "none".to_owned()
+    } else {
+        ids.join(", ")
     }
 }
 

@@ -237,7 +237,7 @@ impl License {
         }
     }
 
-    fn unwrap_key(&self, key: &[u8], max_memory: u64) -> Result<ContentKey> {
+    pub(crate) fn unwrap_key(&self, key: &[u8], max_memory: u64) -> Result<ContentKey> {
         let kek = Kek::derive(key, &self.scrypt, max_memory)?;
         if !kek.is_committed_by(&self.kek_commitment) {
             return Err(Error::WrongKey);
