@@ -35,7 +35,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 const USER_AGENT: &str = concat!("modelseal-attest-client/", env!("CARGO_PKG_VERSION"));
 
 /// How requests are made.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) added_roots: Vec<CertificateDer<'static>>,
     pub(crate) proxy: Option<Proxy>,
@@ -151,10 +151,7 @@ impl Response {
             return None;
         }
         let information: ErrorInformation = serde_json::from_slice(&self.body).ok()?;
-        let name = information.name();
-        let is_name =
-            !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        is_name.then_some(information)
+        (!information.name().is_empty()).then_some(information)
     }
 
     /// Whether a broker may well answer differently in a moment.
@@ -389,7 +386,7 @@ impl Http {
             source,
         };
         let or_tls = if self.base.is_https() {
-            ""
+            "; if the port speaks no TLS, the address must begin with http://"
         } else {
             "; if the port speaks TLS, the address must begin with https://"
         };

@@ -232,9 +232,16 @@ impl ErrorInformation {
     /// What stands before the name.
     pub const TYPE_PREFIX: &'static str = "https://github.com/confidential-containers/kbs/errors/";
 
-    /// The error's name, such as `PolicyDeny`.
+    /// The error's name, such as `PolicyDeny`: a word at the end of a path `.../errors/`, or empty where it is not.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.error_type.rsplit('/').next().unwrap_or_default()
+        let mut segments = self.error_type.rsplit('/');
+        let name = segments.next().unwrap_or_default();
+        let is_name = name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if is_name && segments.next() == Some("errors") {
+            name
+        } else {
+            ""
+        }
     }
 }

@@ -53,7 +53,10 @@ pub(super) fn advice(error: &rustls::Error) -> String {
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             "what answers there does not speak TLS; is its address http:// ?"
         }
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // A bad signature is that of another CA of the same name.
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => {
             "its certificate is of an unknown issuer; give the certificate of the CA that signed it (not the \
              broker's own)"
         }

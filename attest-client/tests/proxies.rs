@@ -1,0 +1,142 @@
+//! Proxies, by option and by environment.
+#![allow(clippy::unwrap_used, dead_code)]
+
+use std::process::Command;
+use std::sync::Arc;
+
+use attest_client::{Error, KbsClient, SampleEvidence};
+
+#[path = "common/broker.rs"]
+mod broker;
+#[path = "common/clock.rs"]
+mod clock;
+#[path = "common/seal.rs"]
+mod seal;
+#[path = "common/server.rs"]
+mod server;
+
+use broker::{Broker, Line, RESOURCE, SECRET};
+use clock::FakeClock;
+use server::{Answer, Server, answer};
+
+/// A name that no name server knows (RFC 6761).
+const ELSEWHERE: &str = "http://broker.invalid/trustee";
+
+/// A proxy that connects to one broker, whatever it is asked for, and asks for a password on the way.
+fn proxy() -> Server {
+    let broker = Broker::new("0.4.0", Line::Upstream, |_| None);
+    Server::new(move |request| {
+        if request.method == "CONNECT" {
+            assert_eq!(request.target, "broker.invalid:80");
+            // user:word
+            if request.header("proxy-authorization") != Some("Basic dXNlcjp3b3Jk") {
+                return answer("407 Proxy Authentication Required", "", "");
+            }
+            return Answer::Bytes(b"HTTP/1.1 200 OK\r\n\r\n".to_vec());
+        }
+        broker.handle(request)
+    })
+}
+
+fn with_password(proxy: &Server) -> String {
+    format!("http://user:word@{}", proxy.address())
+}
+
+#[test]
+fn a_proxy_by_option() {
+    let proxy = proxy();
+    let client = KbsClient::builder(ELSEWHERE)
+        .evidence(SampleEvidence)
+        .proxy(&with_password(&proxy))
+        .build()
+        .unwrap();
+    assert_eq!(*client.get_resource(&RESOURCE.parse().unwrap()).unwrap(), SECRET);
+    // One tunnel for all of it.
+    assert_eq!(proxy.count("broker.invalid:80"), 1);
+    assert_eq!(proxy.count("/trustee/kbs/v0/attest"), 1);
+}
+
+#[test]
+fn a_proxy_that_refuses() {
+    let proxy = proxy();
+    let client = KbsClient::builder(ELSEWHERE)
+        .evidence(SampleEvidence)
+        .proxy(&format!("http://user:swordfish@{}", proxy.address()))
+        .clock(Arc::new(FakeClock::default()))
+        .build()
+        .unwrap();
+    let error = client.get_resource(&RESOURCE.parse().unwrap()).unwrap_err();
+    let shown = format!("{error} {error:?} {client:?}");
+    assert!(matches!(error, Error::Unreachable { .. }), "{shown}");
+    assert!(shown.contains("407") && !shown.contains("swordfish"), "{shown}");
+}
+
+#[test]
+fn there_is_no_proxy_to_this_machine() {
+    let (server, _) = Broker::new("0.4.0", Line::Upstream, |_| None).start();
+    let proxy = proxy();
+    for host in ["127.0.0.1", "localhost"] {
+        let url = format!("http://{host}:{}", server.address().port());
+        let client = KbsClient::builder(&url)
+            .evidence(SampleEvidence)
+            .proxy(&with_password(&proxy))
+            .build()
+            .unwrap();
+        assert_eq!(*client.get_resource(&RESOURCE.parse().unwrap()).unwrap(), SECRET);
+    }
+    assert!(proxy.seen().is_empty());
+}
+
+#[test]
+fn proxies_that_cannot_be_used() {
+    for bad in ["socks5://127.0.0.1:1080", "ftp://proxy", "", "http://"] {
+        let result = KbsClient::builder(ELSEWHERE)
+            .evidence(SampleEvidence)
+            .proxy(bad)
+            .build();
+        assert!(matches!(result, Err(Error::Config { .. })), "{bad}: {result:?}");
+    }
+}
+
+#[test]
+fn the_environment_decides_otherwise() {
+    let proxy = proxy();
+    let by_environment = |name: &str, value: &str, no_proxy: &str| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        for name in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"] {
+            command.env_remove(name).env_remove(name.to_ascii_lowercase());
+        }
+        command.env(name, value).env("NO_PROXY", no_proxy);
+        let output = command
+            .args(["--exact", "fetches_as_the_environment_says", "--ignored"])
+            .output()
+            .unwrap();
+        output.status.success()
+    };
+    for name in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "http_proxy"] {
+        assert!(
+            by_environment(name, &with_password(&proxy), "other.example.com"),
+            "{name}"
+        );
+    }
+    let before = proxy.seen().len();
+    // Then there is nobody of that name.
+    assert!(!by_environment(
+        "HTTP_PROXY",
+        &with_password(&proxy),
+        "broker.invalid"
+    ));
+    assert!(!by_environment("HTTP_PROXY", &with_password(&proxy), ".invalid"));
+    assert_eq!(proxy.seen().len(), before);
+}
+
+#[test]
+#[ignore = "run by the_environment_decides_otherwise"]
+fn fetches_as_the_environment_says() {
+    let client = KbsClient::builder(ELSEWHERE)
+        .evidence(SampleEvidence)
+        .attempts(1)
+        .build()
+        .unwrap();
+    assert_eq!(*client.get_resource(&RESOURCE.parse().unwrap()).unwrap(), SECRET);
+}
