@@ -29,6 +29,10 @@ impl FileId {
     /// # Errors
     /// [`Error::Cipher`](crate::Error::Cipher) where the system has no random bytes.
     pub fn generate() -> Result<Self> {
+        Ok(Self::random()?)
+    }
+
+    pub(crate) fn random() -> chunk_cipher::Result<Self> {
         let mut id = [0; 32];
         random::fill(&mut id)?;
         Ok(Self(id))
@@ -141,7 +145,6 @@ impl Header {
 }
 
 /// SHA-256 of a whole header, reserved bytes included: what the file's key and digest are bound to.
-#[allow(dead_code)] // Until the codec is there.
 pub(crate) fn header_digest(bytes: &[u8; HEADER_LEN]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }

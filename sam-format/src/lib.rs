@@ -1,8 +1,14 @@
 #![doc = include_str!("../README.md")]
 
 mod canonical;
+#[allow(dead_code)] // Until packages are read and written.
+mod content;
+#[allow(dead_code)]
+mod digest;
 mod encoding;
 mod error;
+#[allow(dead_code)]
+mod file;
 mod header;
 pub mod issuer;
 pub mod keys;
@@ -15,6 +21,7 @@ mod time;
 mod wrap;
 
 pub use error::{Error, Result};
+pub use file::PackageFile;
 pub use header::{ChunkLen, FileId, HEADER_LEN, Header, MAX_FILE_LEN};
 pub use issuer::{IssuerKey, IssuerPublicKey};
 pub use keys::ContentKey;

@@ -1,0 +1,591 @@
+//! An open file of a package, and sealing one.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use chunk_cipher::store::{ReadAt, WriteAt};
+use chunk_cipher::{Engine, Progress, Scan};
+
+use crate::content::{FileCodec, layout};
+#[allow(unused_imports)] // Until packages are read and written.
+pub(crate) use crate::digest::digest;
+use crate::digest::{DigestedSink, DigestedSource, Digester};
+use crate::error::{Error, Result};
+use crate::header::{ChunkLen, FileId, HEADER_LEN, Header, MAX_FILE_LEN};
+use crate::keys::ContentKey;
+
+/// An open file of a package: its plaintext, at any position, from any number of threads.
+pub struct PackageFile<F> {
+    path: PathBuf,
+    file: F,
+    header: Header,
+    header_bytes: [u8; HEADER_LEN],
+    codec: FileCodec,
+    engine: Engine,
+}
+
+impl<F: ReadAt> PackageFile<F> {
+    /// Opens the stored `file`, which must be the one that the manifest has at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Header`] where it has no valid header, [`Error::Mismatch`] where it is another file, [`Error::Io`]
+    /// where it cannot be read.
+    pub(crate) fn open(
+        path: PathBuf,
+        file: F,
+        expected: &Header,
+        key: &ContentKey,
+        engine: Engine,
+    ) -> Result<Self> {
+        let header_bytes = read_header(&path, &file, expected)?;
+        let codec = FileCodec::new(key, expected, &header_bytes)?;
+        Ok(Self {
+            path,
+            file,
+            header: *expected,
+            header_bytes,
+            codec,
+            engine,
+        })
+    }
+
+    /// Its path in the package.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Length of the plaintext in bytes.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.header.len
+    }
+
+    /// Whether the plaintext is empty.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The file ID.
+    #[must_use]
+    pub const fn id(&self) -> FileId {
+        self.header.id
+    }
+
+    /// Fills `out` with the plaintext from `offset` on. Every chunk of it was verified when this returns.
+    ///
+    /// # Errors
+    /// [`Error::File`] where a chunk is damaged, the range is not within the file, or reading fails; `out` is all
+    /// zero then.
+    pub fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let read = self.engine.read_into(self.sealed(), offset, out);
+        read.map_err(|source| self.error(source))
+    }
+
+    /// Fills as much of `out` as the plaintext from `offset` on has, and returns how much that is, in bytes.
+    ///
+    /// # Errors
+    /// As [`Self::read_into`].
+    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize> {
+        let rest = usize::try_from(self.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let len = rest.min(out.len());
+        if len > 0 {
+            self.read_into(offset, &mut out[..len])?;
+        }
+        Ok(len)
+    }
+
+    /// Writes the whole plaintext to `sink`.
+    ///
+    /// # Errors
+    /// [`Error::File`]; what was written must be thrown away then.
+    pub fn unseal(&self, sink: &dyn WriteAt, progress: &dyn Progress) -> Result<()> {
+        let unsealed = self.engine.unseal(self.sealed(), sink, progress);
+        unsealed.map_err(|source| self.error(source))
+    }
+
+    /// Opens every chunk and goes on where one is damaged.
+    ///
+    /// # Errors
+    /// [`Error::File`] where reading fails.
+    pub fn scan(&self, progress: &dyn Progress) -> Result<Scan> {
+        let scanned = self.engine.scan(self.sealed(), progress);
+        scanned.map_err(|source| self.error(source))
+    }
+
+    /// As [`Self::scan`], and digests the same bytes as it reads them.
+    ///
+    /// # Errors
+    /// As [`Self::scan`].
+    pub(crate) fn scan_and_digest(&self, progress: &dyn Progress) -> Result<(Scan, [u8; 32])> {
+        let scanned = || {
+            let digester = Digester::new(&self.header_bytes, &layout(&self.header), self.header.len)?;
+            let source = DigestedSource {
+                source: &self.file,
+                digester: &digester,
+            };
+            let scan = self.engine.scan(self.sealed_in(&source), progress)?;
+            Ok((scan, digester.finish()?))
+        };
+        scanned().map_err(|source| self.error(source))
+    }
+
+    fn sealed(&self) -> chunk_cipher::Sealed<'_> {
+        self.sealed_in(&self.file)
+    }
+
+    fn sealed_in<'a>(&'a self, source: &'a dyn ReadAt) -> chunk_cipher::Sealed<'a> {
+        chunk_cipher::Sealed::new(source, &self.codec, stored_len(&self.header))
+    }
+
+    fn error(&self, source: chunk_cipher::Error) -> Error {
+        Error::File {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+impl<F> fmt::Debug for PackageFile<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PackageFile")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Length of the stored file with this header in bytes.
+pub(crate) fn stored_len(header: &Header) -> u64 {
+    let len = layout(header).stored_len(header.len);
+    len.expect("a header's length is at most 2^53 bytes")
+}
+
+/// Reads the header of the stored `file`, which must be `expected`, and makes sure that the file is as long as that
+/// says.
+fn read_header(path: &Path, file: &impl ReadAt, expected: &Header) -> Result<[u8; HEADER_LEN]> {
+    let failed = |source| Error::io(path, "reading", source);
+    let mismatch = |what| Error::Mismatch {
+        path: path.to_path_buf(),
+        what,
+    };
+    if file.len().map_err(failed)? != stored_len(expected) {
+        return Err(mismatch("its stored length differs"));
+    }
+    let mut bytes = [0; HEADER_LEN];
+    file.read_exact_at(0, &mut bytes).map_err(failed)?;
+    let header = Header::parse(&bytes).map_err(|what| Error::Header {
+        path: path.to_path_buf(),
+        what,
+    })?;
+    match header {
+        _ if header.id != expected.id => Err(mismatch("its file ID differs")),
+        _ if header.len != expected.len => Err(mismatch("the length in its header differs")),
+        _ if header.chunk_len != expected.chunk_len => Err(mismatch("its chunk length differs")),
+        _ => Ok(bytes),
+    }
+}
+
+/// What the manifest says of a file that was sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sealed {
+    pub(crate) file_id: FileId,
+    pub(crate) digest: [u8; 32],
+}
+
+/// Seals `len` bytes of plaintext from `source` into `sink` under a fresh file ID: header, body and tags.
+pub(crate) fn seal(
+    engine: &Engine,
+    key: &ContentKey,
+    source: &dyn ReadAt,
+    len: u64,
+    chunk_len: ChunkLen,
+    sink: &dyn WriteAt,
+    progress: &dyn Progress,
+) -> chunk_cipher::Result<Sealed> {
+    if len > MAX_FILE_LEN {
+        return Err(chunk_cipher::Error::TooLong);
+    }
+    let header = Header {
+        len,
+        chunk_len,
+        id: FileId::random()?,
+    };
+    let bytes = header.to_bytes();
+    sink.write_all_at(0, &bytes)
+        .map_err(|source| chunk_cipher::Error::Write {
+            offset: 0,
+            len: HEADER_LEN,
+            source,
+        })?;
+    let codec = FileCodec::new(key, &header, &bytes)?;
+    let digester = Digester::new(&bytes, &layout(&header), len)?;
+    let digested = DigestedSink {
+        sink,
+        digester: &digester,
+    };
+    engine.seal(source, len, &codec, &digested, progress)?;
+    Ok(Sealed {
+        file_id: header.id,
+        digest: digester.finish()?,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
+mod tests {
+    use std::io;
+    use std::sync::{LazyLock, Mutex};
+
+    use chunk_cipher::aead::{self, Algorithm};
+    use chunk_cipher::{Pool, kdf};
+    use proptest::prelude::*;
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Pool::with_threads(3)));
+
+    fn key() -> ContentKey {
+        ContentKey::from_bytes(&[0x42; 32])
+    }
+
+    /// A file in memory, zeros wherever nothing was written.
+    #[derive(Debug, Default)]
+    struct Memory(Mutex<Vec<u8>>);
+
+    impl Memory {
+        fn new(bytes: Vec<u8>) -> Self {
+            Self(Mutex::new(bytes))
+        }
+
+        fn bytes(&self) -> Vec<u8> {
+            self.0.lock().unwrap().clone()
+        }
+
+        fn flip(&self, bit: usize) {
+            self.0.lock().unwrap()[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    impl ReadAt for Memory {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.0.lock().unwrap().len() as u64)
+        }
+
+        fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+            let bytes = self.0.lock().unwrap();
+            let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+            let part = bytes.get(offset..).and_then(|rest| rest.get(..buf.len()));
+            buf.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        }
+    }
+
+    impl WriteAt for Memory {
+        fn write_all_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+            let (mut bytes, offset) = (self.0.lock().unwrap(), usize::try_from(offset).unwrap());
+            let end = offset + buf.len();
+            if bytes.len() < end {
+                bytes.resize(end, 0);
+            }
+            bytes[offset..end].copy_from_slice(buf);
+            Ok(())
+        }
+    }
+
+    /// Bytes that differ from one another wherever they are.
+    fn bytes(len: usize) -> Vec<u8> {
+        let mut state = 1_u64;
+        let words = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        });
+        words.take(len.div_ceil(8)).flatten().take(len).collect()
+    }
+
+    fn sealed(plain: &[u8], chunk_len: u32) -> (Memory, Header, [u8; 32]) {
+        let sink = Memory::default();
+        let chunk_len = ChunkLen::new(chunk_len).unwrap();
+        let source = Memory::new(plain.to_vec());
+        let len = plain.len() as u64;
+        let Sealed { file_id: id, digest } =
+            seal(&ENGINE, &key(), &source, len, chunk_len, &sink, &()).unwrap();
+        (sink, Header { len, chunk_len, id }, digest)
+    }
+
+    fn open(file: Memory, header: &Header) -> Result<PackageFile<Memory>> {
+        PackageFile::open("path".into(), file, header, &key(), ENGINE.clone())
+    }
+
+    fn read(file: &PackageFile<Memory>) -> Result<Vec<u8>> {
+        let mut out = vec![0xaa; usize::try_from(file.len()).unwrap()];
+        let result = file.read_into(0, &mut out);
+        if result.is_err() {
+            assert!(out.iter().all(|byte| *byte == 0));
+        }
+        result.map(|()| out)
+    }
+
+    /// The stored file and its digest, made chunk by chunk from the words of the specification.
+    fn by_the_book(plain: &[u8], header: &Header) -> (Vec<u8>, [u8; 32]) {
+        let sha256 = |bytes: &[u8]| <[u8; 32]>::from(Sha256::digest(bytes));
+        let mut first = vec![0; 4096];
+        first[..12].copy_from_slice(b"SAM-FILE\x01\0\0\0");
+        first[16..24].copy_from_slice(&header.len.to_le_bytes());
+        first[24..28].copy_from_slice(&header.chunk_len.get().to_le_bytes());
+        first[32..64].copy_from_slice(header.id.as_bytes());
+        let info = [&b"sam/1 file key"[..], &sha256(&first)].concat();
+        let mut file_key = [0; 32];
+        kdf::hkdf_sha256(Some(header.id.as_bytes()), &[0x42; 32], &info, &mut file_key).unwrap();
+        let aead = aead::rust_crypto::new(Algorithm::Aes256Gcm, &file_key).unwrap();
+        let chunk_len = header.chunk_len.get() as usize;
+        let count = plain.len().div_ceil(chunk_len).max(1);
+        let (mut body, mut tags) = (Vec::new(), Vec::new());
+        for index in 0..count {
+            let chunk = &plain[index * chunk_len..plain.len().min((index + 1) * chunk_len)];
+            let mut nonce = [0; 12];
+            nonce[0] = u8::from(index + 1 == count);
+            nonce[4..].copy_from_slice(&(index as u64).to_be_bytes());
+            let mut sealed = vec![0; chunk.len()];
+            tags.extend(aead.seal(&nonce, &[], chunk, &mut sealed).unwrap());
+            body.extend(sealed);
+        }
+        let mut all = [&b"sam/1 file digest"[..], &sha256(&first)].concat();
+        for segment in body.chunks(1 << 20).chain(tags.chunks(1 << 20)) {
+            all.extend(sha256(segment));
+        }
+        ([first, body, tags].concat(), sha256(&all))
+    }
+
+    #[test]
+    fn a_sealed_file_is_that_of_the_specification() {
+        for (len, chunk_len) in [
+            (0, 4096),
+            (1, 4096),
+            (4096, 4096),
+            (4097, 4096),
+            (1 << 20, 65536),
+            ((1 << 20) + 1, 4096),
+            (3_500_000, 65536),
+            (3_500_000, 1 << 20),
+            (9_000_000, 4 << 20),
+        ] {
+            let plain = bytes(len);
+            let (file, header, made) = sealed(&plain, chunk_len);
+            let (expected, expected_digest) = by_the_book(&plain, &header);
+            assert!(file.bytes() == expected, "{len} {chunk_len}");
+            assert_eq!(made, expected_digest);
+            assert_eq!(digest(&ENGINE, &file, &header, &()).unwrap(), made);
+            let file = open(file, &header).unwrap();
+            assert!(read(&file).unwrap() == plain);
+            assert_eq!(file.scan_and_digest(&()).unwrap(), (Scan::default(), made));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_range_is_a_slice_of_the_whole(
+            log in 12_u32..19,
+            len in prop_oneof![0_usize..20_000, 0_usize..2_000_000],
+            a: prop::sample::Index,
+            b: prop::sample::Index,
+        ) {
+            let plain = bytes(len);
+            let (file, header, _) = sealed(&plain, 1 << log);
+            let file = open(file, &header).unwrap();
+            let (a, b) = (a.index(len + 1), b.index(len + 1));
+            let range = a.min(b)..a.max(b);
+            let mut out = vec![0; range.len()];
+            file.read_into(range.start as u64, &mut out).unwrap();
+            prop_assert!(out == plain[range.clone()]);
+            // As much as there is.
+            let mut out = vec![0; range.len() + 10];
+            let read = file.read_at(range.start as u64, &mut out).unwrap();
+            prop_assert!(out[..read] == plain[range.start..len.min(range.end + 10)]);
+            let sink = Memory::default();
+            file.unseal(&sink, &()).unwrap();
+            prop_assert!(sink.bytes() == plain);
+        }
+    }
+
+    #[test]
+    fn every_bit_flip_is_refused() {
+        for len in [0, 100, 4096, 2 * 4096 + 5] {
+            let plain = bytes(len);
+            let (file, header, made) = sealed(&plain, 4096);
+            let stored = file.bytes();
+            let tags = HEADER_LEN + len;
+            for bit in 0..stored.len() * 8 {
+                // Of the body one bit in seven; of the header and the tags each one.
+                let byte = bit / 8;
+                if (HEADER_LEN..tags).contains(&byte) && !bit.is_multiple_of(7) {
+                    continue;
+                }
+                let file = Memory::new(stored.clone());
+                file.flip(bit);
+                if bit % 8 == 3 {
+                    assert_ne!(digest(&ENGINE, &file, &header, &()).unwrap(), made);
+                }
+                let damaged = match byte {
+                    ..HEADER_LEN => 0,
+                    _ if byte < tags => (byte - HEADER_LEN) / 4096,
+                    _ => (byte - tags) / 16,
+                };
+                match open(file, &header) {
+                    Err(Error::Header { .. } | Error::Mismatch { .. }) => {
+                        assert!(byte < 64 && !(28..32).contains(&byte), "bit {bit}");
+                    }
+                    Err(other) => panic!("bit {bit}: {other:?}"),
+                    Ok(file) => {
+                        // Bytes that are reserved are bound to the key of the file.
+                        assert!(byte >= 64 || (28..32).contains(&byte), "bit {bit}");
+                        assert!(
+                            matches!(
+                                read(&file),
+                                Err(Error::File { source: chunk_cipher::Error::Chunk { chunk }, .. })
+                                    if chunk == damaged as u64
+                            ),
+                            "bit {bit}"
+                        );
+                        if bit % 8 == 3 {
+                            let (scan, found) = file.scan_and_digest(&()).unwrap();
+                            let all = len.div_ceil(4096).max(1) as u64;
+                            let expected = if byte < HEADER_LEN {
+                                0..all
+                            } else {
+                                damaged as u64..damaged as u64 + 1
+                            };
+                            assert_eq!(
+                                (scan.damaged, found == made),
+                                (vec![expected], false),
+                                "bit {bit}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_other_length_is_refused() {
+        for len in [0, 5, 4096, 4097] {
+            let (file, header, _) = sealed(&bytes(len), 4096);
+            let stored = file.bytes();
+            let longer = [&stored[..], &[0; 40]].concat();
+            for len in (0..longer.len()).filter(|len| *len != stored.len()) {
+                let file = Memory::new(longer[..len].to_vec());
+                assert!(matches!(
+                    digest(&ENGINE, &file, &header, &()),
+                    Err(chunk_cipher::Error::Changed)
+                ));
+                let error = open(file, &header).unwrap_err();
+                assert!(matches!(error, Error::Mismatch { .. }), "{error:?}");
+                assert!(error.to_string().contains("stored length"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_of_other_files_and_keys_are_refused() {
+        let plain = bytes(3 * 4096);
+        let (one, header, _) = sealed(&plain, 4096);
+        let (other, other_header, _) = sealed(&plain, 4096);
+        assert_ne!(header.id, other_header.id);
+        // Even of the same plaintext at the same place.
+        let (one, other) = (one.bytes(), other.bytes());
+        let mut mixed = one.clone();
+        mixed[HEADER_LEN + 4096..HEADER_LEN + 8192]
+            .copy_from_slice(&other[HEADER_LEN + 4096..HEADER_LEN + 8192]);
+        let tag = HEADER_LEN + 3 * 4096 + 16..HEADER_LEN + 3 * 4096 + 32;
+        mixed[tag.clone()].copy_from_slice(&other[tag]);
+        let file = open(Memory::new(mixed), &header).unwrap();
+        assert_eq!(file.scan(&()).unwrap().damaged, [1..2]);
+        assert!(read(&file).is_err());
+        // The whole of another file, under its own header and under this one's.
+        let swapped = open(Memory::new(other.clone()), &header).unwrap_err();
+        assert!(swapped.to_string().contains("file ID differs"), "{swapped}");
+        let grafted = [&one[..HEADER_LEN], &other[HEADER_LEN..]].concat();
+        let file = open(Memory::new(grafted), &header).unwrap();
+        assert_eq!(file.scan(&()).unwrap().damaged, [0..3]);
+        // Another key.
+        let key = ContentKey::from_bytes(&[0x43; 32]);
+        let file = PackageFile::open("path".into(), Memory::new(one), &header, &key, ENGINE.clone()).unwrap();
+        assert_eq!(file.scan(&()).unwrap().damaged, [0..3]);
+    }
+
+    #[test]
+    fn a_shorter_file_is_not_a_longer_one_cut_off() {
+        // Whoever makes the header agree with a cut between two chunks has another key, and another last chunk.
+        let (file, header, _) = sealed(&bytes(2 * 4096), 4096);
+        let stored = file.bytes();
+        let shorter = Header { len: 4096, ..header };
+        let tag = HEADER_LEN + 2 * 4096;
+        let cut = [
+            &shorter.to_bytes()[..],
+            &stored[HEADER_LEN..HEADER_LEN + 4096],
+            &stored[tag..tag + 16],
+        ]
+        .concat();
+        let file = open(Memory::new(cut), &shorter).unwrap();
+        assert_eq!(file.scan(&()).unwrap().damaged, [0..1]);
+    }
+
+    #[test]
+    fn the_last_chunk_has_a_nonce_of_its_own() {
+        let of = |len| {
+            let header = Header {
+                len,
+                chunk_len: ChunkLen::MIN,
+                id: FileId::from_bytes([1; 32]),
+            };
+            let codec = FileCodec::new(&key(), &header, &header.to_bytes()).unwrap();
+            move |index| codec.nonce(index)
+        };
+        assert_eq!(of(0)(0), [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(of(4096)(0), [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(of(4097)(0), [0; 12]);
+        assert_eq!(
+            of(0x0102_0304 << 12)(0x0102_0303),
+            [1, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 3]
+        );
+    }
+
+    #[test]
+    fn a_length_beyond_the_format_is_refused() {
+        let sink = Memory::default();
+        let sealed = seal(
+            &ENGINE,
+            &key(),
+            &Memory::default(),
+            MAX_FILE_LEN + 1,
+            ChunkLen::default(),
+            &sink,
+            &(),
+        );
+        assert!(matches!(sealed, Err(chunk_cipher::Error::TooLong)));
+        // One that the source does not have: it ends, and nothing is made of it.
+        let sealed = seal(
+            &ENGINE,
+            &key(),
+            &Memory::new(bytes(10)),
+            11,
+            ChunkLen::default(),
+            &sink,
+            &(),
+        );
+        assert!(matches!(sealed, Err(chunk_cipher::Error::Changed)));
+    }
+
+    #[test]
+    fn keys_do_not_show() {
+        let (file, header, _) = sealed(b"secret", 4096);
+        let text = format!("{:?}", open(file, &header).unwrap());
+        assert_eq!(text, "PackageFile { path: \"path\", .. }");
+    }
+}
