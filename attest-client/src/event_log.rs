@@ -21,6 +21,7 @@ use crate::aael::AaelEvent;
 use crate::error::{Error, Result};
 use crate::quote::Hex;
 use crate::reader::Reader;
+use crate::shown::shown;
 
 /// Length of a SHA-384 digest and of an RTMR, in bytes.
 pub const RTMR_LEN: usize = 48;
@@ -388,7 +389,7 @@ impl fmt::Display for Event {
             write!(f, " sha384:{}", Hex(&digest.bytes))?;
         }
         match AaelEvent::from_event(self) {
-            Some(event) => write!(f, " {event}"),
+            Some(event) => write!(f, " {}", shown(&event.to_string())),
             None => Ok(()),
         }
     }

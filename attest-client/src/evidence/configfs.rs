@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::Trouble;
 use crate::quote::Quote;
+use crate::shown::shown;
 
 /// The driver's name, as the kernel writes it.
 const PROVIDER: &[u8] = b"tdx_guest\n";
@@ -21,13 +22,12 @@ const PROVIDER: &[u8] = b"tdx_guest\n";
 /// A quote for the report data, unchecked.
 pub(super) fn quote(root: &Path, report_data: &[u8; 64]) -> Result<Vec<u8>, Trouble> {
     let directory = Directory::create(root)?;
-    let provider = directory.read("provider", PROVIDER.len())?;
+    let provider = directory.read("provider", 64)?;
     if provider != PROVIDER {
-        let provider = String::from_utf8_lossy(&provider);
         return Err(Trouble::lasting(format!(
-            "{} is of {}, not of tdx_guest: this machine is no TDX guest",
+            "{} is of {:?}, not of tdx_guest: this machine is no TDX guest",
             root.display(),
-            provider.trim_end()
+            shown(&String::from_utf8_lossy(&provider))
         )));
     }
     directory.write("inblob", report_data)?;
