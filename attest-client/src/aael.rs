@@ -29,32 +29,34 @@ pub struct AaelEvent {
 }
 
 impl AaelEvent {
-    /// An event. Domain and operation have no white space; the content has no line break, and no spaces if brokers of
+    /// An event of printable characters. Domain and operation have no space; neither has the content, if brokers of
     /// protocol 0.1.0 are to read it.
     ///
     /// # Errors
     /// [`Error::EventLog`] where a part is empty, of other characters, or too long.
     pub fn new(domain: &str, operation: &str, content: &str) -> Result<Self> {
-        Self::from_text(&format!("{domain} {operation} {content}"))
-            .filter(|event| event.domain() == domain && event.operation() == operation)
+        let sound = |part: &str| !part.is_empty() && !part.chars().any(char::is_control);
+        let spaced = |part: &str| part.chars().any(char::is_whitespace);
+        Some(format!("{domain} {operation} {content}"))
+            .filter(|_| [domain, operation, content].into_iter().all(sound))
+            .filter(|_| !spaced(domain) && !spaced(operation))
+            .and_then(|text| Self::from_text(&text))
             .ok_or(Error::EventLog {
                 offset: 0,
                 what: "takes no event with an empty part, a space in its domain or operation, or a control character",
             })
     }
 
-    /// The event that a text stands for.
+    /// The event that a text stands for, by the agent's own rules: two spaces, and no line break.
     pub(crate) fn from_text(text: &str) -> Option<Self> {
         let (domain, rest) = text.split_once(' ')?;
-        let (operation, content) = rest.split_once(' ')?;
-        let parts = [domain, operation, content];
-        let sound = |part: &str| !part.is_empty() && !part.chars().any(char::is_control);
-        if text.len() > TEXT_MAX || !parts.into_iter().all(sound) {
+        let (operation, _) = rest.split_once(' ')?;
+        if text.len() > TEXT_MAX || text.contains('\n') {
             return None;
         }
         Some(Self {
-            text: text.to_owned(),
             spaces: [domain.len(), domain.len() + 1 + operation.len()],
+            text: text.to_owned(),
         })
     }
 

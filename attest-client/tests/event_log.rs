@@ -117,6 +117,7 @@ fn events_have_three_parts() {
     refused("a a", "b", "c");
     refused("a", "b b", "c");
     refused("a", "b", "c\nd e f");
+    refused("a\u{a0}", "b", "c");
     refused("a\n", "b", "c");
     refused("a", "b", &"c".repeat(70_000));
     assert_eq!(AaelEvent::new("a", "b", "c d  e").unwrap().content(), "c d  e");
@@ -200,10 +201,18 @@ fn hostile_fields_are_refused() {
         )
     );
     assert_eq!(refused(header + 62, &[0xff; 4]), (header, "ends within an event"));
-    let long = [bytes.clone(), vec![0; EventLog::MAX_LEN]].concat();
+    // Reserved space is not held against a log, but its own length is.
+    let reserved = [&bytes[..], &vec![0xff; 2 * EventLog::MAX_LEN]].concat();
+    assert!(EventLog::parse(&reserved).is_ok());
+    let mut event = AaelEvent::new("a", "b", "c").unwrap().to_event(4);
+    event.data = vec![1; EventLog::MAX_LEN];
+    let long = [&bytes[..firmware().1], &event.to_bytes()].concat();
     assert!(matches!(
         EventLog::parse(&long),
-        Err(Error::EventLog { offset: 0, .. })
+        Err(Error::EventLog {
+            what: "is longer than 1.5 MiB",
+            ..
+        })
     ));
 
     // Records that are refused leave the log as it was.
