@@ -247,6 +247,17 @@ pub enum Error {
         what: &'static str,
     },
 
+    /// The broker for development cannot run.
+    #[cfg(feature = "dev-kbs")]
+    #[error("dev-kbs: {what}")]
+    DevKbs {
+        /// What is wrong.
+        what: String,
+        /// The system's reason, if it gave one.
+        #[source]
+        source: Option<std::io::Error>,
+    },
+
     /// What is about to run could not be measured.
     #[error("nothing was measured: {what}")]
     Measurement {

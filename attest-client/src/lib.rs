@@ -4,6 +4,8 @@ mod aael;
 mod admin;
 pub mod canonical;
 mod clock;
+#[cfg(feature = "dev-kbs")]
+pub mod dev_kbs;
 pub mod error;
 pub mod event_log;
 pub mod evidence;

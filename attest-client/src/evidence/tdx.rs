@@ -1,7 +1,6 @@
 //! Evidence of an Intel TDX guest.
 
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -208,7 +207,7 @@ impl TdxEvidence {
                 }
                 Ok(measurements)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let (_, quote) = self.quote(&nonce, None)?;
                 Ok(quote.body.measurements)
             }
@@ -252,13 +251,6 @@ impl TdxEvidence {
         let mut pause = PAUSE_FIRST;
         let mut count = 1;
         loop {
-            if self.clock.now() >= deadline {
-                return Err(Trouble {
-                    what: "the time for a quote is over".to_owned(),
-                    source: Some(io::ErrorKind::TimedOut.into()),
-                    passing: false,
-                });
-            }
             let trouble = match attempt() {
                 Ok(done) => return Ok(done),
                 Err(trouble) => trouble,

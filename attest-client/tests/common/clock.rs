@@ -1,5 +1,4 @@
 //! A clock that goes on only when it is told to.
-#![allow(dead_code)]
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
