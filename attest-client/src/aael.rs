@@ -29,32 +29,34 @@ pub struct AaelEvent {
 }
 
 impl AaelEvent {
-    /// An event. Domain and operation have no white space; the content has no line break, and no spaces if brokers of
+    /// An event of printable characters. Domain and operation have no space; neither has the content, if brokers of
     /// protocol 0.1.0 are to read it.
     ///
     /// # Errors
     /// [`Error::EventLog`] where a part is empty, of other characters, or too long.
     pub fn new(domain: &str, operation: &str, content: &str) -> Result<Self> {
-        Self::from_text(&format!("{domain} {operation} {content}"))
-            .filter(|event| event.domain() == domain && event.operation() == operation)
+        let sound = |part: &str| !part.is_empty() && !part.chars().any(char::is_control);
+        let spaced = |part: &str| part.chars().any(char::is_whitespace);
+        Some(format!("{domain} {operation} {content}"))
+            .filter(|_| [domain, operation, content].into_iter().all(sound))
+            .filter(|_| !spaced(domain) && !spaced(operation))
+            .and_then(|text| Self::from_text(&text))
             .ok_or(Error::EventLog {
                 offset: 0,
                 what: "takes no event with an empty part, a space in its domain or operation, or a control character",
             })
     }
 
-    /// The event that a text stands for.
+    /// The event that a text stands for, by the agent's own rules: two spaces, and no line break.
     pub(crate) fn from_text(text: &str) -> Option<Self> {
         let (domain, rest) = text.split_once(' ')?;
-        let (operation, content) = rest.split_once(' ')?;
-        let parts = [domain, operation, content];
-        let sound = |part: &str| !part.is_empty() && !part.chars().any(char::is_control);
-        if text.len() > TEXT_MAX || !parts.into_iter().all(sound) {
+        let (operation, _) = rest.split_once(' ')?;
+        if text.len() > TEXT_MAX || text.contains('\n') {
             return None;
         }
         Some(Self {
-            text: text.to_owned(),
             spaces: [domain.len(), domain.len() + 1 + operation.len()],
+            text: text.to_owned(),
         })
     }
 
@@ -191,4 +193,51 @@ fn unhex(digits: &str) -> Option<Vec<u8>> {
         _ => None,
     };
     digits.as_bytes().chunks(2).map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Logs and registers known from the tests of the verifiers that read them.
+    #[test]
+    fn logs_of_text_lead_to_known_registers() {
+        let init = format!("INIT sha384/{}", "0".repeat(96));
+        for (lines, register) in [
+            (
+                "image-rs CreateContainer docker.io/library/alpine",
+                "71563a23b430b8637970b866169052815ef9434056516dc9f78c1b3bfb745cee18a2ca92aa53c8122be5cbe59a100764",
+            ),
+            (
+                "github.com/confidential-containers CreateContainer docker.io/library/alpine",
+                "31fa17881137923029b1da5b368e92d8b22b14bbb4deaa360da61fce7aa530bd2f4c59ac7bd27021ef64104ff4dd04f9",
+            ),
+            (
+                "github.com/confidential-containers CreateContainer docker.io/library/alpine\n\
+                 github.com/confidential-containers CreateContainer docker.io/library/busybox",
+                "0de62b45b29775495d278c85ad63ff45e59406e509506b26c545a5419316e1c4bd2b00a4e803051fa98b550767e13f06",
+            ),
+        ] {
+            for end in ["", "\n"] {
+                let replayed = replay_text(&format!("{init}\n{lines}{end}")).unwrap();
+                assert_eq!(Hex(&replayed).to_string(), register);
+            }
+        }
+        assert_eq!(init_line(&[0; 48]), init);
+    }
+
+    #[test]
+    fn logs_of_text_that_verifiers_refuse() {
+        let init = init_line(&[0xab; 48]);
+        let offset = |log: &str| match replay_text(log) {
+            Err(Error::EventLog { offset, .. }) => offset,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(offset(""), 0);
+        assert_eq!(offset("a b c\n"), 0);
+        assert_eq!(offset(&init[..init.len() - 1]), 0);
+        assert_eq!(offset(&init.replace("ab", "gh")), 0);
+        assert_eq!(offset(&format!("{init}\na b c\na b c d\n")), 115);
+        assert_eq!(offset(&format!("{init}\na b\n")), 109);
+    }
 }

@@ -21,6 +21,7 @@ use crate::aael::AaelEvent;
 use crate::error::{Error, Result};
 use crate::quote::Hex;
 use crate::reader::Reader;
+use crate::shown::shown;
 
 /// Length of a SHA-384 digest and of an RTMR, in bytes.
 pub const RTMR_LEN: usize = 48;
@@ -81,7 +82,7 @@ pub struct Digest {
 pub struct EventKind(pub u32);
 
 impl EventLog {
-    /// The longest log that is read, in bytes. Firmware reserves 64 KiB to 1 MiB; a broker takes 2 MiB of base64 and
+    /// The longest log that is read, in bytes, without what is reserved behind it. A broker takes 2 MiB, base64 and
     /// all.
     pub const MAX_LEN: usize = 1536 << 10;
 
@@ -115,9 +116,6 @@ impl EventLog {
     /// [`Error::EventLog`].
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(bytes);
-        if bytes.len() > Self::MAX_LEN {
-            return Err(refused(&reader, "is longer than 1.5 MiB"));
-        }
         let algorithms = parse_header(&mut reader)?;
         let header = bytes.get(..reader.offset()).unwrap_or_default().to_vec();
         let mut log = Self {
@@ -135,9 +133,6 @@ impl EventLog {
     /// [`Error::EventLog`]; the log is as before then.
     pub fn append_records(&mut self, bytes: &[u8]) -> Result<()> {
         let mut reader = Reader::new(bytes);
-        if bytes.len() > Self::MAX_LEN {
-            return Err(refused(&reader, "is longer than 1.5 MiB"));
-        }
         let before = self.events.len();
         self.parse_events(&mut reader)
             .inspect_err(|_| self.events.truncate(before))
@@ -204,9 +199,22 @@ impl EventLog {
         None
     }
 
+    /// The same for the verifiers of protocol 0.1.0 to 0.2.0, which look at the first digest of an event alone, and take
+    /// every event of type `EV_NO_ACTION` for another header.
+    pub(crate) fn refused_by_old_verifiers(&self) -> Option<&'static str> {
+        let odd = |event: &Event| {
+            let first = event.digests.first().map(|digest| digest.algorithm);
+            event.kind == EventKind::NO_ACTION || first != Some(SHA384_ID)
+        };
+        (self.events.iter().any(odd)).then_some("has an event that verifiers of old brokers misread")
+    }
+
     fn parse_events(&mut self, reader: &mut Reader<'_>) -> Result<()> {
         while !at_end(reader.rest()) {
             let event = self.parse_event(reader)?;
+            if reader.offset() > Self::MAX_LEN {
+                return Err(refused(reader, "is longer than 1.5 MiB"));
+            }
             self.events.push(event);
         }
         Ok(())
@@ -388,7 +396,7 @@ impl fmt::Display for Event {
             write!(f, " sha384:{}", Hex(&digest.bytes))?;
         }
         match AaelEvent::from_event(self) {
-            Some(event) => write!(f, " {event}"),
+            Some(event) => write!(f, " {}", shown(&event.to_string())),
             None => Ok(()),
         }
     }

@@ -179,11 +179,14 @@ impl Quote {
             _ => BodyKind::parse(&mut reader)?,
         };
         let body = TdReportBody::parse(&mut reader, body_kind).ok_or_else(|| cut(&reader))?;
-        let mut signature = reader.sized().ok_or_else(|| cut(&reader))?;
-        let signature = match header.attestation_key_type {
-            KEY_ECDSA_P256 => Some(SignatureData::parse(&mut signature).ok_or_else(|| cut(&signature))?),
-            _ => None,
-        };
+        let section = reader.sized().ok_or_else(|| cut(&reader))?;
+        let signature =
+            match header.attestation_key_type {
+                KEY_ECDSA_P256 => Some(SignatureData::parse(section).ok_or_else(|| {
+                    refused(&section, "has a signature section that its parts do not fit in")
+                })?),
+                _ => None,
+            };
         Ok(Self {
             header,
             body_kind,
@@ -371,7 +374,7 @@ impl TdAttributes {
 }
 
 impl SignatureData {
-    fn parse(reader: &mut Reader<'_>) -> Option<Self> {
+    fn parse(mut reader: Reader<'_>) -> Option<Self> {
         let signature = reader.array()?;
         let attestation_key = reader.array()?;
         let certification_type = reader.u16()?;

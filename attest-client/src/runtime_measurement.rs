@@ -20,6 +20,9 @@
 //! appended; the journal is removed. Whatever step a crash comes after, the next run (or the agent, at its start)
 //! finishes the entry, or refuses where log and register no longer fit together. Meanwhile the log does not lead to the
 //! quote's RTMR3, which is noticed wherever evidence is made and judged.
+//!
+//! Runs of this program lock the log's directory against each other. The agent locks nothing and keeps its own place in
+//! the log: while it runs, leave the entry to it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -199,6 +202,8 @@ impl MeasurementLog {
     /// # Errors
     /// [`Error::Measurement`]. Unless it says otherwise, log and register are as before.
     pub fn extend(&self, event: &AaelEvent) -> Result<()> {
+        // Where there is no register, nothing is touched.
+        self.read_register()?;
         let directory = self.aael.parent().unwrap_or(Path::new("/"));
         let io = |what: &str, source| failed(directory, what, source);
         fs::create_dir_all(directory).map_err(|error| io("cannot be made", error))?;

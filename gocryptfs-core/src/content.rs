@@ -1,6 +1,8 @@
 //! File content: the file header, and blocks of 4096 bytes sealed one by one (FORMAT.md, "File content").
 
 use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
 
 use chunk_cipher::aead::{Aead, Algorithm, TAG_LEN, Tag};
 use chunk_cipher::store::{ReadAt, WriteAt};
@@ -185,11 +187,25 @@ pub(crate) struct BadBlock;
 pub(crate) struct FileCodec<'a> {
     cipher: &'a BlockCipher,
     id: FileId,
+    /// The blocks that are holes, where that is known from elsewhere: ascending ranges.
+    holes: Option<&'a [Range<u64>]>,
 }
 
 impl<'a> FileCodec<'a> {
     pub(crate) fn new(cipher: &'a BlockCipher, id: FileId) -> Self {
-        Self { cipher, id }
+        Self {
+            cipher,
+            id,
+            holes: None,
+        }
+    }
+
+    /// Whether block `index` is what it should be, a hole or not.
+    fn is_expected(&self, index: u64, is_hole: bool) -> bool {
+        self.holes.is_none_or(|holes| {
+            let at = holes.partition_point(|range| range.end <= index);
+            holes.get(at).is_some_and(|range| range.start <= index) == is_hole
+        })
     }
 
     /// Big-endian block number, then the file ID.
@@ -211,11 +227,16 @@ impl Codec for FileCodec<'_> {
     }
 
     fn open_chunk(&self, index: u64, stored: &[u8], _: &[u8], plain: &mut [u8]) -> chunk_cipher::Result<()> {
-        if self.is_hole(stored) {
+        let damaged = |BadBlock| chunk_cipher::Error::Chunk { chunk: index };
+        let is_hole = self.is_hole(stored);
+        if !self.is_expected(index, is_hole) {
+            plain.fill(0);
+            return Err(damaged(BadBlock));
+        }
+        if is_hole {
             plain.fill(0);
             return Ok(());
         }
-        let damaged = |BadBlock| chunk_cipher::Error::Chunk { chunk: index };
         self.cipher.open(&self.aad(index), stored, plain).map_err(damaged)
     }
 
@@ -247,6 +268,7 @@ pub(crate) struct Content<F> {
     file: F,
     stored_len: u64,
     id: Option<FileId>,
+    holes: Option<Arc<[Range<u64>]>>,
 }
 
 impl<F: ReadAt> Content<F> {
@@ -261,6 +283,7 @@ impl<F: ReadAt> Content<F> {
                 file,
                 stored_len: 0,
                 id: None,
+                holes: None,
             });
         }
         let mut header = [0; HEADER_LEN];
@@ -270,7 +293,13 @@ impl<F: ReadAt> Content<F> {
             file,
             stored_len,
             id: Some(id),
+            holes: None,
         })
+    }
+
+    /// From now on just these blocks are holes: ascending ranges.
+    pub(crate) fn expect_holes(&mut self, holes: Arc<[Range<u64>]>) {
+        self.holes = Some(holes);
     }
 
     /// The file ID; none in an empty file.
@@ -280,7 +309,10 @@ impl<F: ReadAt> Content<F> {
 
     /// Calls `work` with the content, sealed under `cipher`; not at all where it is empty.
     pub(crate) fn with<R>(&self, cipher: &BlockCipher, work: impl FnOnce(Sealed<'_>) -> R) -> Option<R> {
-        let codec = FileCodec::new(cipher, self.id?);
+        let codec = FileCodec {
+            holes: self.holes.as_deref(),
+            ..FileCodec::new(cipher, self.id?)
+        };
         Some(work(Sealed::new(&self.file, &codec, self.stored_len)))
     }
 

@@ -54,6 +54,14 @@ impl<F: ReadAt> VaultFile<F> {
         self.content.id()
     }
 
+    /// This file, with the blocks that are holes, as ascending ranges of their indices. Any other hole, and any of these
+    /// that is none, counts as damaged from now on: by itself a vault does not tell a hole from a block that was zeroed.
+    #[must_use]
+    pub fn expect_holes(mut self, holes: Arc<[Range<u64>]>) -> Self {
+        self.content.expect_holes(holes);
+        self
+    }
+
     /// Fills `out` with the plaintext from `offset` on. Every block of it was verified when this returns.
     ///
     /// # Errors

@@ -130,6 +130,49 @@ fn holes_are_full_blocks_of_zeros() -> Result<(), Error> {
     Ok(())
 }
 
+/// Where a list says which blocks are holes, a zeroed block is damage, and so is a hole that was filled.
+#[test]
+fn holes_are_those_that_are_listed() -> Result<(), Error> {
+    for flags in content_flags() {
+        let by_hand = ByHand::new(flags);
+        let block = by_hand.stored_block();
+        let sealed = by_hand.seal(ID, &bytes(5 * 4096 + 100));
+        let (store, vault) = plain_vault(flags);
+        let damaged = |expected: &[Range<u64>]| -> Result<Vec<u64>, Error> {
+            let file = open(&vault)?.expect_holes(expected.into());
+            let mut plain = vec![1; 5 * 4096 + 100];
+            let read = file.read_into(0, &mut plain);
+            let found: Vec<_> = file.scan(&())?.damaged.into_iter().flatten().collect();
+            match found.first() {
+                Some(first) => {
+                    assert_eq!(damaged_block(read), *first);
+                    assert!(plain.iter().all(|byte| *byte == 0));
+                }
+                None => read?,
+            }
+            // The same block by block.
+            for index in 0..6 {
+                let read = file.read_into(index * 4096, &mut [0; 1]);
+                assert_eq!(read.is_err(), found.contains(&index));
+            }
+            Ok(found)
+        };
+        store.put("f", sealed.clone());
+        assert!(damaged(&[])?.is_empty());
+        assert_eq!(damaged(&[Range { start: 0, end: 2 }, 3..4])?, [0, 1, 3]);
+
+        let mut with_holes = sealed;
+        for hole in [1, 2, 4] {
+            with_holes[18 + hole * block..18 + (hole + 1) * block].fill(0);
+        }
+        store.put("f", with_holes);
+        assert!(damaged(&[1..3, 4..5])?.is_empty());
+        assert_eq!(damaged(&[])?, [1, 2, 4]);
+        assert_eq!(damaged(&[0..2, 4..6])?, [0, 2, 5]);
+    }
+    Ok(())
+}
+
 #[test]
 fn files_no_longer_than_the_header_are_empty() -> Result<(), Error> {
     for flags in content_flags() {

@@ -236,7 +236,8 @@ pub enum Error {
     },
     /// The manifest is not the one that the license is for.
     #[error(
-        "the license is for another manifest.json: one of them was altered, or comes from another version of the package"
+        "the license is for another manifest.json: one of them was altered, or comes from another version of \
+         the package"
     )]
     OtherManifest,
     /// The content key is not the one that the manifest is for.

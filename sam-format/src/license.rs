@@ -103,8 +103,8 @@ impl License {
     /// A new license for `content` under `key`, of 4 to 128 bytes.
     ///
     /// # Errors
-    /// [`Error::KeyLength`]; [`Error::LicenseField`] and [`Error::ScryptCost`] where a term is out of its bounds, [`Error::LicenseLength`] where
-    /// all together are too long, and [`Error::Cipher`].
+    /// [`Error::KeyLength`]; [`Error::LicenseField`] and [`Error::ScryptCost`] where a term is out of its bounds,
+    /// [`Error::LicenseLength`] where all together are too long, and [`Error::Cipher`].
     pub fn issue(key: &[u8], content: &Licensed<'_>, terms: &Terms, issuer: &IssuerKey) -> Result<Self> {
         terms.check()?;
         let scrypt = Scrypt::generate(terms.scrypt_log_n)?;

@@ -7,13 +7,13 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use aws_lc_rs::rand;
 use rustix::io::Errno;
 
 use super::Trouble;
-use crate::quote::Quote;
+use crate::quote::{Hex, Quote};
+use crate::shown::shown;
 
 /// The driver's name, as the kernel writes it.
 const PROVIDER: &[u8] = b"tdx_guest\n";
@@ -21,13 +21,12 @@ const PROVIDER: &[u8] = b"tdx_guest\n";
 /// A quote for the report data, unchecked.
 pub(super) fn quote(root: &Path, report_data: &[u8; 64]) -> Result<Vec<u8>, Trouble> {
     let directory = Directory::create(root)?;
-    let provider = directory.read("provider", PROVIDER.len())?;
+    let provider = directory.read("provider", 64)?;
     if provider != PROVIDER {
-        let provider = String::from_utf8_lossy(&provider);
         return Err(Trouble::lasting(format!(
-            "{} is of {}, not of tdx_guest: this machine is no TDX guest",
+            "{} is of {:?}, not of tdx_guest: this machine is no TDX guest",
             root.display(),
-            provider.trim_end()
+            shown(&String::from_utf8_lossy(&provider))
         )));
     }
     directory.write("inblob", report_data)?;
@@ -62,17 +61,12 @@ struct Directory {
 
 impl Directory {
     fn create(root: &Path) -> Result<Self, Trouble> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = root.join(format!("modelseal-{}-{count}", process::id()));
+        // Not by the process's number: in containers many are number 1, and one that was killed leaves its directory.
+        let mut name = [0; 8];
+        rand::fill(&mut name).map_err(|_| Trouble::lasting("the random generator failed".to_owned()))?;
+        let path = root.join(format!("modelseal-{}", Hex(&name)));
         match fs::create_dir(&path) {
             Ok(()) => Ok(Self { path }),
-            // Left behind by a process that was killed and had the same number.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Trouble {
-                what: format!("{} is there already", path.display()),
-                source: Some(error),
-                passing: true,
-            }),
             Err(error) => Err(Trouble {
                 what: format!(
                     "{} cannot be made; it takes root and the driver tdx_guest (modprobe tdx_guest)",

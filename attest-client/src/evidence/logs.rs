@@ -9,6 +9,9 @@ use rustix::fs::{FlockOperation, flock};
 use crate::aael::{AaelFormat, replay_text};
 use crate::event_log::{EventLog, RTMR_LEN};
 
+/// As much of a file as is read: firmware reserves 64 KiB to 1 MiB for its log, whatever it fills.
+const FILE_MAX: u64 = 16 << 20;
+
 /// What goes into evidence beside the quote.
 #[derive(Debug, Default)]
 pub(super) struct Logs {
@@ -28,7 +31,8 @@ impl Logs {
             Ok(None) => return (Self::default(), None),
             Err(problem) => return (Self::default(), Some(problem)),
         };
-        let problem = log_problem(&log, rtmr, 4);
+        let refused = log.refused_by_verifiers();
+        let problem = refused.map(refusal).or_else(|| mismatch(&log, rtmr, 4));
         let logs = Self {
             cc_eventlog: Some(log.to_bytes()),
             aa_eventlog: None,
@@ -41,15 +45,16 @@ impl Logs {
     pub(super) fn old(ccel: &Path, aael: &Path, rtmr: &Rtmrs) -> (Self, Option<String>) {
         let mut logs = Self::default();
         let mut problems = Vec::new();
-        match read(ccel).and_then(|bytes| bytes.map(|bytes| parse(ccel, &bytes)).transpose()) {
+        match firmware_log(ccel) {
             Ok(Some(log)) => {
-                problems.extend(log_problem(&log, rtmr, 3));
+                let refused = log.refused_by_old_verifiers();
+                problems.extend(refused.map(refusal).or_else(|| mismatch(&log, rtmr, 3)));
                 logs.cc_eventlog = Some(log.to_bytes());
             }
             Ok(None) => {}
             Err(problem) => problems.push(problem),
         }
-        match read(aael) {
+        match agents_log(aael) {
             Ok(Some(bytes)) if AaelFormat::of(&bytes) == Some(AaelFormat::Text) => {
                 match String::from_utf8(bytes) {
                     Ok(text) => {
@@ -71,9 +76,9 @@ impl Logs {
 }
 
 fn tcg2_log(ccel: &Path, aael: &Path, rtmr: &Rtmrs) -> Result<Option<EventLog>, String> {
-    let ccel = read(ccel)?.map(|bytes| parse(ccel, &bytes)).transpose()?;
-    let Some(records) = read(aael)?.filter(|bytes| !bytes.is_empty()) else {
-        return Ok(ccel);
+    let firmware = firmware_log(ccel)?;
+    let Some(records) = agents_log(aael)? else {
+        return Ok(firmware);
     };
     if AaelFormat::of(&records) == Some(AaelFormat::Text) {
         return Err(format!(
@@ -81,26 +86,23 @@ fn tcg2_log(ccel: &Path, aael: &Path, rtmr: &Rtmrs) -> Result<Option<EventLog>, 
             aael.display()
         ));
     }
-    let mut log = ccel.unwrap_or_else(EventLog::empty);
-    let firmware = log.events().len();
+    let mut log = firmware.unwrap_or_else(EventLog::empty);
+    let least = log.events().len();
     log.append_records(&records)
         .map_err(|error| format!("{}: {error}", aael.display()))?;
     // Events that were measured after the quote was made are not part of what it says.
     if log.replay() != *rtmr {
-        log.truncate_to(rtmr, firmware);
+        log.truncate_to(rtmr, least);
     }
     Ok(Some(log))
 }
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<EventLog, String> {
-    EventLog::parse(bytes).map_err(|error| format!("{}: {error}", path.display()))
+fn refusal(what: &str) -> String {
+    format!("the event log {what}")
 }
 
-/// Why a verifier would refuse the log, looking at the first `count` RTMRs.
-fn log_problem(log: &EventLog, rtmr: &Rtmrs, count: usize) -> Option<String> {
-    if let Some(what) = log.refused_by_verifiers() {
-        return Some(format!("the event log {what}"));
-    }
+/// Which of the first `count` RTMRs the log does not lead to.
+fn mismatch(log: &EventLog, rtmr: &Rtmrs, count: usize) -> Option<String> {
     let replayed = log.replay();
     let differ: Vec<String> = (0..count)
         .filter(|index| replayed[*index] != rtmr[*index])
@@ -115,22 +117,30 @@ fn log_problem(log: &EventLog, rtmr: &Rtmrs, count: usize) -> Option<String> {
     ))
 }
 
-/// The whole file, or none where there is none. Waits for writers that hold the file's lock.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
-    let read = || {
-        let file = File::open(path)?;
-        // What a writer of ours holds while it adds an entry. The firmware's log needs none, and has none.
-        let lock = path.parent().and_then(|directory| File::open(directory).ok());
-        if let Some(lock) = &lock {
-            let _ = flock(lock, FlockOperation::LockShared);
-        }
-        let mut bytes = Vec::new();
-        file.take(EventLog::MAX_LEN as u64 + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
+fn firmware_log(path: &Path) -> Result<Option<EventLog>, String> {
+    let Some(bytes) = read(path)? else {
+        return Ok(None);
     };
-    match read() {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(None),
+    let log = EventLog::parse(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(Some(log))
+}
+
+/// attestation-agent's log, while no run of ours adds to it; none where it is empty.
+fn agents_log(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    // What a run of ours locks while it adds an entry.
+    let directory = path.parent().and_then(|directory| File::open(directory).ok());
+    if let Some(directory) = &directory {
+        let _ = flock(directory, FlockOperation::LockShared);
+    }
+    Ok(read(path)?.filter(|bytes| !bytes.is_empty()))
+}
+
+/// The whole file, or none where there is none.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    let mut bytes = Vec::new();
+    match File::open(path).and_then(|file| file.take(FILE_MAX).read_to_end(&mut bytes)) {
+        Ok(_) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
     }
 }

@@ -1,6 +1,7 @@
 //! Evidence of an Intel TDX guest.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -207,7 +208,7 @@ impl TdxEvidence {
                 }
                 Ok(measurements)
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let (_, quote) = self.quote(&nonce, None)?;
                 Ok(quote.body.measurements)
             }
@@ -251,6 +252,13 @@ impl TdxEvidence {
         let mut pause = PAUSE_FIRST;
         let mut count = 1;
         loop {
+            if self.clock.now() >= deadline {
+                return Err(Trouble {
+                    what: "the time for a quote is over".to_owned(),
+                    source: Some(io::ErrorKind::TimedOut.into()),
+                    passing: false,
+                });
+            }
             let trouble = match attempt() {
                 Ok(done) => return Ok(done),
                 Err(trouble) => trouble,

@@ -1,4 +1,5 @@
 //! A clock that goes on only when it is told to.
+#![allow(dead_code)]
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
