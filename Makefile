@@ -5,9 +5,10 @@ FUZZ_SECONDS ?= 600
 # Tests of chunk-cipher that reach its unsafe code, as filters of the test harness.
 VALGRIND_TESTS ?= aead store engine buffer pool
 
-# Without AWS-LC these two are Rust alone.
-PORTABLE := -p chunk-cipher -p gocryptfs-core --no-default-features
-FUZZ := attest-client/fuzz/Cargo.toml chunk-cipher/fuzz/Cargo.toml gocryptfs-core/fuzz/Cargo.toml
+# Without AWS-LC these three are Rust alone.
+PORTABLE := -p chunk-cipher -p gocryptfs-core -p sam-format --no-default-features
+FUZZ := attest-client/fuzz/Cargo.toml chunk-cipher/fuzz/Cargo.toml gocryptfs-core/fuzz/Cargo.toml \
+	sam-format/fuzz/Cargo.toml
 # Packaged crates and fuzz targets stand outside the workspace; with its profiles they reuse what it has built.
 DEV_PROFILE := --config profile.dev.opt-level=1 --config 'profile.dev.package."*".opt-level=3'
 
