@@ -294,11 +294,10 @@ impl MeasurementLog {
         let expected = extend(&self.read_register()?, &entry.digest);
         let offset = log.len() as u64;
         self.write_journal(offset, &expected, text)?;
-        if let Err(error) = self.extend_register(&entry.digest) {
-            // Nothing has happened yet, or the journal has to tell what did.
-            if self.read_register()? != expected {
-                self.remove_journal()?;
-            }
+        if let Err(error) = self.extend_register(&entry.digest)
+            && self.read_register()? != expected
+        {
+            self.remove_journal()?;
             return Err(error);
         }
         self.write_entry(offset, &entry.bytes)?;

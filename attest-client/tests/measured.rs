@@ -16,6 +16,7 @@ use attest_client::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use fuser::Errno;
 use serde_json::Value;
 
 #[path = "common/evidence.rs"]
@@ -302,6 +303,57 @@ fn old_protocols_have_the_agents_log_as_text() {
 /// The journal of an entry that a crash interrupted.
 fn journal(offset: u64, expected: &[u8; 48], text: &str) -> Vec<u8> {
     [&offset.to_be_bytes()[..], expected, text.as_bytes()].concat()
+}
+
+#[test]
+fn the_journal_is_there_when_the_register_is_extended() {
+    if !guest::is_available() {
+        return;
+    }
+    let booted = Booted::new();
+    booted.log().extend(&event("first")).unwrap();
+    let before = fs::read(booted.aael()).unwrap();
+    let register = booted.guest.state().registers[3];
+    booted.guest.state().watched = Some(booted.aael().parent().unwrap().to_owned());
+    booted.log().extend(&event("second")).unwrap();
+    let expected = booted.guest.state().registers[3];
+    assert_eq!(
+        expected,
+        extend(&register, &event("second").to_event(4).digests[0].bytes)
+    );
+    let journal = journal(before.len() as u64, &expected, "example.org test second");
+    let seen = [("eventlog", before), (".wal_event_entry", journal)];
+    let seen = seen.map(|(name, bytes)| (name.to_owned(), bytes));
+    assert_eq!(booted.guest.state().seen, seen.into());
+}
+
+#[test]
+fn the_registers_value_says_whether_it_was_extended() {
+    if !guest::is_available() {
+        return;
+    }
+    let booted = Booted::new();
+    booted.guest.state().extended_but = Some(Errno::EINTR);
+    booted.log().extend(&event("first")).unwrap();
+    assert_eq!(verify(&evidence(&booted.evidence()).unwrap()), [event("first")]);
+}
+
+#[test]
+fn a_register_that_something_else_extends_is_noticed() {
+    if !guest::is_available() {
+        return;
+    }
+    // The write reaches a file that is no register: it does not become what it must.
+    let booted = Booted::new();
+    let registers = booted.directory.path().join("registers");
+    fs::create_dir(&registers).unwrap();
+    fs::write(registers.join("rtmr3:sha384"), [0; 48]).unwrap();
+    let error = booted
+        .log()
+        .registers_at(registers)
+        .extend(&event("first"))
+        .unwrap_err();
+    assert!(text(&error).contains("something else extends it"), "{error}");
 }
 
 #[test]

@@ -80,6 +80,12 @@ pub(crate) struct State {
     pub(crate) quotes: usize,
     /// Whether registers can be written.
     pub(crate) extendable: bool,
+    /// What a write to a register fails with after it was extended.
+    pub(crate) extended_but: Option<Errno>,
+    /// A directory whose files are looked at before a register is extended.
+    pub(crate) watched: Option<PathBuf>,
+    /// The files then, by name.
+    pub(crate) seen: BTreeMap<String, Vec<u8>>,
     directories: BTreeMap<u64, Directory>,
     next: u64,
 }
@@ -103,6 +109,9 @@ impl Guest {
             attempts: 0,
             quotes: 0,
             extendable: true,
+            extended_but: None,
+            watched: None,
+            seen: BTreeMap::new(),
             directories: BTreeMap::new(),
             next: FIRST_DIRECTORY,
         }));
@@ -159,6 +168,19 @@ pub(crate) fn quote(report_data: &[u8; 64], registers: &[[u8; 48]; 4]) -> Vec<u8
     }
     quote[568..632].copy_from_slice(report_data);
     quote
+}
+
+/// The files of a directory, by name.
+pub(crate) fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
+    entries
+        .map(|entry| {
+            (
+                entry.file_name().into_string().unwrap(),
+                fs::read(entry.path()).unwrap(),
+            )
+        })
+        .collect()
 }
 
 struct Kernel(Arc<Mutex<State>>);
@@ -407,8 +429,14 @@ impl Filesystem for Kernel {
             Some(Node::Register(index)) => match <&[u8; 48]>::try_from(data) {
                 Ok(_) if index < 2 || !state.extendable => reply.error(Errno::EPERM),
                 Ok(digest) if offset == 0 => {
+                    if let Some(directory) = &state.watched {
+                        state.seen = files(directory);
+                    }
                     state.registers[index] = extend(&state.registers[index], digest);
-                    reply.written(48);
+                    match state.extended_but {
+                        Some(errno) => reply.error(errno),
+                        None => reply.written(48),
+                    }
                 }
                 _ => reply.error(Errno::EINVAL),
             },
