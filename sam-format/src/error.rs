@@ -1,7 +1,9 @@
 //! What can go wrong.
 
+use std::ffi::OsStr;
 use std::io;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::issuer::IssuerPublicKey;
@@ -102,16 +104,20 @@ pub enum Error {
         what: String,
     },
     /// An entry that no manifest may have.
-    #[error("manifest.json, entry \"{}\": {what}", path.display())]
+    #[error("{document}, entry \"{}\": {what}", path.display())]
     Entry {
-        /// Its path in the package.
+        /// Which manifest.
+        document: &'static str,
+        /// The entry's path.
         path: PathBuf,
         /// What is wrong with it.
         what: &'static str,
     },
     /// A manifest that would be too long.
-    #[error("manifest.json would be {len} bytes long, at most {max} are allowed; pack fewer files")]
+    #[error("{document} would be {len} bytes long, at most {max} are allowed; there are too many files")]
     ManifestLength {
+        /// Which manifest.
+        document: &'static str,
         /// Its length in bytes.
         len: usize,
         /// The longest that is allowed, in bytes.
@@ -139,24 +145,35 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
-    /// The signature of a license is not its issuer's.
-    #[error("the license was altered: its signature does not verify")]
-    LicenseSignature,
-    /// A license was issued by somebody who is not trusted.
-    #[error("the license was issued by {issuer}, who is not a trusted issuer; check where it comes from")]
-    LicenseIssuer {
-        /// Who issued it.
+    /// The signature of a document is not its issuer's.
+    #[error("the {document} was altered: its signature does not verify")]
+    Signature {
+        /// Which document.
+        document: &'static str,
+    },
+    /// A document was signed by somebody who is not trusted.
+    #[error("the {document} was issued by {issuer}, who is not a trusted issuer; check where it comes from")]
+    Issuer {
+        /// Which document.
+        document: &'static str,
+        /// Who signed it.
         issuer: IssuerPublicKey,
     },
-    /// A license is older than is allowed.
-    #[error(
-        "the license has serial {serial}, at least {min} is asked for; get the current license and package"
-    )]
-    LicenseSerial {
+    /// A document is older than is allowed.
+    #[error("the {document} has serial {serial}, at least {min} is asked for; get the current one")]
+    Serial {
+        /// Which document.
+        document: &'static str,
         /// Its serial.
         serial: u64,
         /// The least that is allowed.
         min: u64,
+    },
+    /// A serial that the format does not have.
+    #[error("the serial {serial} is out of range, must be from 0 to 2^53 - 1")]
+    SerialRange {
+        /// The serial.
+        serial: u64,
     },
     /// A license is not valid yet.
     #[error("the license is valid from {valid_from} on; now is {now}")]
@@ -286,6 +303,15 @@ impl Error {
             path: path.to_path_buf(),
             action,
             source,
+        }
+    }
+
+    /// An [`Error::Entry`]: `what` is wrong with the entry at `path` of `document`.
+    pub(crate) fn entry(document: &'static str, path: &[u8], what: &'static str) -> Self {
+        Self::Entry {
+            document,
+            path: PathBuf::from(OsStr::from_bytes(path)),
+            what,
         }
     }
 

@@ -12,6 +12,7 @@ use ed25519::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, Keypai
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use zeroize::Zeroizing;
 
+use crate::canonical::Reader;
 use crate::encoding::{base64, from_base64};
 use crate::error::{Error, Result};
 
@@ -173,6 +174,16 @@ impl IssuerPublicKey {
         VerifyingKey::from_bytes(&self.0)
             .is_ok_and(|key| key.verify_strict(&parts.concat(), &signature).is_ok())
     }
+}
+
+/// Reads a member that is an issuer's public key.
+pub(crate) fn read_issuer_key(reader: &mut Reader<'_>) -> Result<IssuerPublicKey> {
+    let start = reader.here();
+    let bytes = reader.base64_array()?;
+    IssuerPublicKey::from_bytes(bytes).map_err(|error| match error {
+        Error::IssuerKey { what } => reader.error_at(start, what),
+        other => other,
+    })
 }
 
 impl fmt::Display for IssuerPublicKey {

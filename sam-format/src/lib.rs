@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod open;
 mod partial;
 mod time;
+pub mod vault;
 mod wrap;
 
 pub use error::{Error, Result};
@@ -31,4 +32,5 @@ pub use manifest::{ContentId, Entry, EntryKind, Manifest};
 pub use open::{LICENSES_DIR, LicenseChoice, Locked, Unlocked};
 pub use partial::{PARTIAL_NAME, Partial};
 pub use time::{format_time, parse_time};
+pub use vault::VaultManifest;
 pub use wrap::{KEY_MAX, KEY_MIN};

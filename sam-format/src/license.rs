@@ -123,7 +123,8 @@ impl License {
         if let Some(min) = checks.min_serial
             && self.terms.serial < min
         {
-            return Err(Error::LicenseSerial {
+            return Err(Error::Serial {
+                document: read::DOCUMENT,
                 serial: self.terms.serial,
                 min,
             });
@@ -139,17 +140,22 @@ impl License {
     /// Checks that the license's issuer signed it, and is one of `issuers` where there are any.
     ///
     /// # Errors
-    /// [`Error::LicenseSignature`] and [`Error::LicenseIssuer`].
+    /// [`Error::Signature`] and [`Error::Issuer`].
     pub fn check_signature(&self, issuers: &[IssuerPublicKey]) -> Result<()> {
         let signed = self.without(&["signature"])?;
         let signed = [LABEL_SIGNATURE.as_bytes(), signed.as_bytes()];
         if !self.issuer.verifies(&signed, &self.signature) {
-            return Err(Error::LicenseSignature);
+            return Err(Error::Signature {
+                document: read::DOCUMENT,
+            });
         }
         if issuers.is_empty() || issuers.contains(&self.issuer) {
             Ok(())
         } else {
-            Err(Error::LicenseIssuer { issuer: self.issuer })
+            Err(Error::Issuer {
+                document: read::DOCUMENT,
+                issuer: self.issuer,
+            })
         }
     }
 
@@ -167,7 +173,7 @@ impl License {
     /// used, but only if `issuer` signed it.
     ///
     /// # Errors
-    /// [`Error::LicenseSignature`] and [`Error::LicenseIssuer`]; else as [`License::unlock`].
+    /// [`Error::Signature`] and [`Error::Issuer`]; else as [`License::unlock`].
     pub fn unlock_as_issuer(&self, key: &[u8], issuer: &IssuerKey, scrypt_memory: u64) -> Result<ContentKey> {
         self.check_signature(&[issuer.public()])?;
         self.unwrap_key(key, scrypt_memory)

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use chunk_cipher::random;
 use sha2::{Digest, Sha256};
@@ -17,9 +17,11 @@ use crate::keys::KEY_LEN;
 
 mod path;
 mod read;
+pub(crate) mod tree;
 mod write;
 
-pub(crate) use read::chunk_length as read_chunk_length;
+pub(crate) use read::{bytes as read_bytes, chunk_length as read_chunk_length};
+pub(crate) use write::bytes as write_bytes;
 
 pub use path::{COMPONENT_MAX, PATH_MAX, TARGET_MAX, check_path, check_target};
 
@@ -131,6 +133,7 @@ impl Manifest {
         let len = manifest.to_json().len();
         if len > Self::MAX_LEN {
             return Err(Error::ManifestLength {
+                document: MANIFEST_NAME,
                 len,
                 max: Self::MAX_LEN,
             });
@@ -177,55 +180,39 @@ impl Manifest {
     /// The entry at `path`.
     #[must_use]
     pub fn get(&self, path: &[u8]) -> Option<&Entry> {
-        find(&self.entries, path)
+        tree::find(&self.entries, path)
     }
 
     /// The entries below the directory at `path`, at any depth, ascending by path.
     #[must_use]
     pub fn below(&self, path: &[u8]) -> &[Entry] {
-        if path.is_empty() {
-            return self.entries.get(1..).unwrap_or_default();
-        }
-        let from = |last: &u8| {
-            let bound = || path.iter().chain([last]);
-            self.entries
-                .partition_point(|entry| entry.path.iter().lt(bound()))
-        };
-        let (start, end) = (from(&b'/'), from(&(b'/' + 1)));
-        &self.entries[start..end]
+        tree::below(&self.entries, path)
     }
 
     /// Checks what concerns more than one entry, and each entry.
     fn check(&self) -> Result<()> {
-        let is_root = |entry: &Entry| entry.path.is_empty() && entry.is_dir();
-        if !self.entries.first().is_some_and(is_root) {
-            return Err(Error::entry(b"", "the first entry is not the root directory"));
-        }
+        let bad = |(path, what)| Error::entry(MANIFEST_NAME, path, what);
+        tree::check(&self.entries).map_err(bad)?;
         let mut ids = HashSet::with_capacity(self.entries.len());
-        for (n, entry) in self.entries.iter().enumerate() {
-            let bad = |what| Error::entry(&entry.path, what);
-            entry.check().map_err(bad)?;
+        for entry in &self.entries {
+            entry.check().map_err(|what| bad((&entry.path, what)))?;
             if let EntryKind::File { file_id, .. } = &entry.kind
                 && !ids.insert(file_id)
             {
-                return Err(bad("it has the file ID of another file"));
-            }
-            let Some(previous) = n.checked_sub(1) else {
-                continue;
-            };
-            let before = &self.entries[..n];
-            if before[previous].path == entry.path {
-                return Err(bad("it is listed twice"));
-            }
-            if before[previous].path > entry.path {
-                return Err(bad("the entries are not in order"));
-            }
-            // A parent is a prefix, so it comes before.
-            if !find(before, parent(&entry.path)).is_some_and(Entry::is_dir) {
-                return Err(bad("its parent is not listed as a directory"));
+                return Err(bad((&entry.path, "it has the file ID of another file")));
             }
         }
         Ok(())
+    }
+}
+
+impl tree::Node for Entry {
+    fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    fn is_dir(&self) -> bool {
+        self.is_dir()
     }
 }
 
@@ -255,7 +242,6 @@ impl Entry {
 
     /// What is wrong with it on its own.
     fn check(&self) -> Result<(), &'static str> {
-        check_path(&self.path)?;
         if self.modified.nanoseconds > NANOSECONDS_MAX {
             return Err("it has 10^9 nanoseconds or more");
         }
@@ -312,24 +298,4 @@ impl fmt::Debug for ContentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
-}
-
-impl Error {
-    fn entry(path: &[u8], what: &'static str) -> Self {
-        Self::Entry {
-            path: PathBuf::from(OsStr::from_bytes(path)),
-            what,
-        }
-    }
-}
-
-fn find<'a>(entries: &'a [Entry], path: &[u8]) -> Option<&'a Entry> {
-    let index = entries.binary_search_by(|entry| entry.path.as_slice().cmp(path));
-    entries.get(index.ok()?)
-}
-
-/// The path of the directory that holds `path`.
-fn parent(path: &[u8]) -> &[u8] {
-    let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-    &path[..end]
 }

@@ -205,7 +205,14 @@ fn the_manifest_is_the_one_that_the_license_is_for() {
     };
     let refused = Locked::read(&package.store, older, &newer_only);
     assert!(
-        matches!(refused, Err(Error::LicenseSerial { serial: 1, min: 2 })),
+        matches!(
+            refused,
+            Err(Error::Serial {
+                serial: 1,
+                min: 2,
+                ..
+            })
+        ),
         "{refused:?}"
     );
     // Any change, even one that says the same.
@@ -260,7 +267,7 @@ fn the_license_is_checked_before_the_key_is_needed() {
         ..Checks::default()
     };
     let refused = Locked::read(&package.store, choice, &pinned);
-    assert!(matches!(refused, Err(Error::LicenseIssuer { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Issuer { .. })), "{refused:?}");
     let locked = Locked::read(&package.store, choice, &Checks::default()).unwrap();
     assert_eq!(locked.license(), &license);
     assert_eq!(locked.manifest().entries().len(), 2);

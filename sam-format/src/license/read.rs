@@ -2,8 +2,8 @@
 
 use super::{License, SERIAL_MAX, TdxTerms, Terms};
 use crate::canonical::Reader;
-use crate::error::{Error, Result};
-use crate::issuer::IssuerPublicKey;
+use crate::error::Result;
+use crate::issuer::read_issuer_key;
 use crate::machine::Measurement;
 use crate::manifest::ContentId;
 use crate::time::parse_utc;
@@ -63,7 +63,7 @@ pub(super) fn license(content: &[u8]) -> Result<License> {
             "extras" => terms.extras = Some(reader.string()?.into_owned()),
             "content_id" => content_id = Some(ContentId::from_bytes(reader.hex()?)),
             "manifest_sha256" => manifest_digest = Some(reader.hex()?),
-            "issuer_key" => issuer = Some(issuer_key(reader)?),
+            "issuer_key" => issuer = Some(read_issuer_key(reader)?),
             "scrypt" => scrypt = Some(wrap::read_scrypt(reader)?),
             "kek_commitment" => kek_commitment = Some(reader.hex()?),
             "wrapped_key" => wrapped_key = Some(reader.base64_array()?),
@@ -113,15 +113,6 @@ fn machines(reader: &mut Reader<'_>) -> Result<Vec<String>> {
         return Err(reader.error_at(start, "expected at least one machine"));
     }
     Ok(machines)
-}
-
-fn issuer_key(reader: &mut Reader<'_>) -> Result<IssuerPublicKey> {
-    let start = reader.here();
-    let bytes = reader.base64_array()?;
-    IssuerPublicKey::from_bytes(bytes).map_err(|error| match error {
-        Error::IssuerKey { what } => reader.error_at(start, what),
-        other => other,
-    })
 }
 
 /// What this version does not know is refused here: to ignore a condition would be to loosen it.

@@ -197,7 +197,7 @@ fn modified(reader: &mut Reader<'_>) -> Result<Modified> {
 }
 
 /// Reads a path or a target, as text or in base64, which is for what is no text.
-fn bytes(reader: &mut Reader<'_>, in_base64: bool, out: &mut Option<Vec<u8>>) -> Result<()> {
+pub(crate) fn bytes(reader: &mut Reader<'_>, in_base64: bool, out: &mut Option<Vec<u8>>) -> Result<()> {
     let start = reader.here();
     let text = reader.string()?;
     let read = if in_base64 {

@@ -61,7 +61,7 @@ fn keep<'a>(members: &mut Vec<(&'a str, String)>, kept: &'a [Member]) {
 }
 
 /// A path or a target under the first name where it is text, else in base64 under the second.
-fn bytes<'a>(as_text: &'a str, as_base64: &'a str, bytes: &[u8]) -> (&'a str, String) {
+pub(crate) fn bytes<'a>(as_text: &'a str, as_base64: &'a str, bytes: &[u8]) -> (&'a str, String) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (as_text, string(text)),
         Err(_) => (as_base64, string(&base64(bytes))),
