@@ -212,6 +212,31 @@ fn events_after_the_quote_are_not_sent() {
 }
 
 #[test]
+fn evidence_waits_for_an_entry_that_is_being_logged() {
+    if !guest::is_available() {
+        return;
+    }
+    let booted = Booted::new();
+    fs::create_dir(booted.aael().parent().unwrap()).unwrap();
+    let lock = fs::File::open(booted.aael().parent().unwrap()).unwrap();
+    lock.lock().unwrap();
+    // Between extending the register and logging the entry.
+    let entry = event("first").to_event(4);
+    let extended = extend(&[0; 48], &entry.digests[0].bytes);
+    booted.guest.state().registers[3] = extended;
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| evidence(&booted.evidence()).unwrap());
+        while !asking.is_finished() && (booted.guest.state().quotes == 0 || booted.guest.directories().1 > 0)
+        {
+            thread::yield_now();
+        }
+        fs::write(booted.aael(), entry.to_bytes()).unwrap();
+        drop(lock);
+        assert_eq!(verify(&asking.join().unwrap()), [event("first")]);
+    });
+}
+
+#[test]
 fn an_empty_log_of_the_agent_is_none() {
     if !guest::is_available() {
         return;
