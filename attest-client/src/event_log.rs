@@ -267,6 +267,13 @@ impl EventLog {
     }
 }
 
+/// The events, a line each.
+impl fmt::Display for EventLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.events.iter().try_for_each(|event| writeln!(f, "{event}"))
+    }
+}
+
 /// RTMR0 to RTMR3 while events are gone through.
 struct Replay([[u8; RTMR_LEN]; 4]);
 
