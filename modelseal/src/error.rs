@@ -37,7 +37,7 @@ pub enum Error {
         what: &'static str,
     },
     /// What lies at a path is no sealed model.
-    #[error("{} is not a sealed model: there is no gocryptfs.conf in it", path.display())]
+    #[error("{} is not a sealed model: there is no gocryptfs.conf and no manifest.json in it", path.display())]
     NotSealed {
         /// The path.
         path: PathBuf,
@@ -59,6 +59,23 @@ pub enum Error {
         /// What is wrong.
         #[source]
         source: gocryptfs_core::Error,
+    },
+    /// A Sam package with something wrong in it or in its license, or that its license does not allow to open.
+    #[error("{}", path.display())]
+    Package {
+        /// Where the package lies.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: sam_format::Error,
+    },
+    /// Something that the model's format does not have.
+    #[error("{}: {what}", path.display())]
+    Format {
+        /// Where the model lies.
+        path: PathBuf,
+        /// What, and what to do instead.
+        what: &'static str,
     },
     /// A file operation failed.
     #[error("{action} {} failed", path.display())]
@@ -129,6 +146,7 @@ impl Error {
     pub fn is_unreadable(&self) -> bool {
         match self {
             Self::Vault { source, .. } => source.is_unreadable(),
+            Self::Package { source, .. } => source.is_unreadable(),
             _ => false,
         }
     }
@@ -142,6 +160,10 @@ impl Error {
             | Self::Vault {
                 source: gocryptfs_core::Error::File { source, .. } | gocryptfs_core::Error::Cipher { source },
                 ..
+            }
+            | Self::Package {
+                source: sam_format::Error::File { source, .. } | sam_format::Error::Cipher { source },
+                ..
             } => Some(source),
             _ => None,
         }
@@ -152,6 +174,7 @@ impl Error {
     pub fn within_model(&self) -> &dyn std::error::Error {
         match self {
             Self::Vault { source, .. } => source,
+            Self::Package { source, .. } => source,
             other => other,
         }
     }
@@ -161,6 +184,10 @@ impl Error {
         match self {
             Self::Vault {
                 source: gocryptfs_core::Error::File { source, .. },
+                ..
+            }
+            | Self::Package {
+                source: sam_format::Error::File { source, .. },
                 ..
             } if is(&source) => Self::File {
                 path: path.to_path_buf(),
@@ -181,6 +208,14 @@ impl Error {
     /// For `map_err`: an error of the vault at `path`.
     pub(crate) fn vault(path: &Path) -> impl Fn(gocryptfs_core::Error) -> Self + use<'_> {
         |source| Self::Vault {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    /// For `map_err`: an error of the package at `path`.
+    pub(crate) fn package(path: &Path) -> impl Fn(sam_format::Error) -> Self + use<'_> {
+        |source| Self::Package {
             path: path.to_path_buf(),
             source,
         }

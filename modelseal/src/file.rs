@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use chunk_cipher::store::{LocalFile, ReadAt, WriteAt};
 use chunk_cipher::{Progress, Scan};
 use gocryptfs_core::VaultFile;
+use sam_format::PackageFile;
 
 use crate::error::{Error, Result};
 
@@ -20,6 +21,7 @@ pub struct SealedFile {
 #[derive(Debug)]
 enum Stored {
     Vault(VaultFile<LocalFile>),
+    Package(Box<PackageFile<LocalFile>>),
 }
 
 impl SealedFile {
@@ -30,11 +32,19 @@ impl SealedFile {
         }
     }
 
+    pub(crate) fn package(location: &Path, file: PackageFile<LocalFile>) -> Self {
+        Self {
+            location: location.to_path_buf(),
+            stored: Stored::Package(Box::new(file)),
+        }
+    }
+
     /// Its path in the model.
     #[must_use]
     pub fn path(&self) -> &Path {
         match &self.stored {
             Stored::Vault(file) => file.path(),
+            Stored::Package(file) => file.path(),
         }
     }
 
@@ -43,6 +53,7 @@ impl SealedFile {
     pub fn len(&self) -> u64 {
         match &self.stored {
             Stored::Vault(file) => file.len(),
+            Stored::Package(file) => file.len(),
         }
     }
 
@@ -55,11 +66,14 @@ impl SealedFile {
     /// Fills `out` with the plaintext from `offset` on. Every chunk of it was verified when this returns.
     ///
     /// # Errors
-    /// [`Error::Vault`] where a chunk is damaged, the range is not within the file, or reading fails; `out` is all zero
+    /// [`Error::Vault`] or [`Error::Package`] where a chunk is damaged, the range is not within the file, or reading fails; `out` is all zero
     /// then.
     pub fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         match &self.stored {
             Stored::Vault(file) => file.read_into(offset, out).map_err(Error::vault(&self.location)),
+            Stored::Package(file) => file
+                .read_into(offset, out)
+                .map_err(Error::package(&self.location)),
         }
     }
 
@@ -83,16 +97,20 @@ impl SealedFile {
     pub fn unseal(&self, sink: &dyn WriteAt, progress: &dyn Progress) -> Result<()> {
         match &self.stored {
             Stored::Vault(file) => file.unseal(sink, progress).map_err(Error::vault(&self.location)),
+            Stored::Package(file) => file
+                .unseal(sink, progress)
+                .map_err(Error::package(&self.location)),
         }
     }
 
     /// Opens every chunk and goes on where one is damaged.
     ///
     /// # Errors
-    /// [`Error::Vault`] where reading fails.
+    /// [`Error::Vault`] or [`Error::Package`] where reading fails.
     pub fn scan(&self, progress: &dyn Progress) -> Result<Scan> {
         match &self.stored {
             Stored::Vault(file) => file.scan(progress).map_err(Error::vault(&self.location)),
+            Stored::Package(file) => file.scan(progress).map_err(Error::package(&self.location)),
         }
     }
 }

@@ -15,9 +15,10 @@ pub use error::{Error, Result};
 pub use file::SealedFile;
 pub use gocryptfs_core as gocryptfs;
 pub use key::{Key, KeyRef};
-pub use model::{Model, OpenOptions, change_password};
+pub use model::{Info, LicenseRef, Model, OpenOptions, change_password};
 pub use plan::Symlinks;
-pub use seal::{SealFormat, SealOptions, reseal, seal};
+pub use sam_format as sam;
+pub use seal::{PackageOptions, SealFormat, SealOptions, reseal, seal};
 pub use tree::{Damage, Entry, Found, Verified};
 pub use unseal::{UnsealOptions, unseal};
 

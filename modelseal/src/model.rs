@@ -1,18 +1,23 @@
 //! A sealed model, open for reading.
 
-use std::fs::DirBuilder;
-use std::io;
+use std::convert::Infallible;
+use std::fs::{self, DirBuilder};
+use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use chunk_cipher::kdf::DEFAULT_SCRYPT_MEMORY;
-use chunk_cipher::store::{LocalStore, ReadMode};
+use chunk_cipher::store::{LocalStore, ReadMode, Store};
 use chunk_cipher::{Buffer, Engine};
 use gocryptfs_core::{Conf, MasterKey, Vault, read_conf, replace_conf};
+use sam_format::open::{read_license, read_manifest};
+use sam_format::{Checks, License, LicenseChoice, Locked, Manifest, Package};
 
 use crate::error::{Error, Result};
 use crate::file::SealedFile;
 use crate::key::Key;
+use crate::tree::{Damage, Verified};
 
 /// How a model is opened.
 #[derive(Clone, Debug)]
@@ -23,6 +28,38 @@ pub struct OpenOptions {
     pub read_mode: ReadMode,
     /// The threads that decrypt.
     pub engine: Engine,
+    /// Which license a package is opened with: where none is named, the only one in it, or the one called like its
+    /// directory.
+    pub license: Option<LicenseRef>,
+    /// What a package's license is checked against. Its limit of memory is `scrypt_memory`, and its measurements are this
+    /// machine's where none are given.
+    pub checks: Checks,
+}
+
+/// A license of a package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LicenseRef {
+    /// The one in the package with this ID.
+    Id(String),
+    /// The one in this file.
+    File(PathBuf),
+}
+
+impl FromStr for LicenseRef {
+    type Err = Infallible;
+
+    /// What has a slash or ends in `.json` is a file.
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let is_file = text.contains('/')
+            || Path::new(text)
+                .extension()
+                .is_some_and(|extension| extension == "json");
+        Ok(if is_file {
+            Self::File(text.into())
+        } else {
+            Self::Id(text.to_owned())
+        })
+    }
 }
 
 impl Default for OpenOptions {
@@ -31,6 +68,8 @@ impl Default for OpenOptions {
             scrypt_memory: DEFAULT_SCRYPT_MEMORY,
             read_mode: ReadMode::Auto,
             engine: Engine::default(),
+            license: None,
+            checks: Checks::default(),
         }
     }
 }
@@ -44,23 +83,61 @@ pub struct Model {
 
 /// The format that a model is stored in.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // One a model.
 pub(crate) enum Stored {
     Vault(Vault<LocalStore>),
+    Package(Box<Package<LocalStore>>),
+}
+
+/// What is known of a sealed model without its key.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Info {
+    /// It is a gocryptfs vault with this configuration, which nothing vouches for.
+    Vault(Conf),
+    /// It is a Sam package.
+    Package {
+        /// What it says that it holds.
+        manifest: Manifest,
+        /// The licenses in it for this manifest, whose signatures are their issuers', sorted by ID.
+        licenses: Vec<License>,
+        /// Those that cannot be used, by ID, and why.
+        unusable: Vec<(String, Error)>,
+    },
+}
+
+/// The formats that a sealed model may be stored in.
+enum Kind {
+    Vault,
+    Package,
 }
 
 impl Model {
-    /// Unlocks the model in the directory at `path`.
+    /// Unlocks the model in the directory at `path`, whichever format it has.
     ///
     /// # Errors
     /// [`Error::NotSealed`] where there is none, [`Error::Incomplete`] where sealing it was interrupted,
-    /// [`Error::Vault`] where the key is wrong or something is damaged.
+    /// [`Error::Vault`] and [`Error::Package`] where the key is wrong, the license does not allow it or something is
+    /// damaged.
     pub fn open(path: &Path, key: Key, options: &OpenOptions) -> Result<Self> {
         let store = open_store(path)?.read_mode(options.read_mode);
-        let conf = conf(&store, path)?;
-        let (vault, _) = unlock(store, conf, key, options).map_err(Error::vault(path))?;
+        let stored = match kind(&store, path)? {
+            Kind::Vault => {
+                let conf = conf(&store, path)?;
+                let (vault, _) = unlock(store, conf, key, options).map_err(Error::vault(path))?;
+                Stored::Vault(vault)
+            }
+            Kind::Package => {
+                let locked = lock_package(&store, path, options)?;
+                let failed = package_error(path);
+                let unlocked = locked.unlock(key.password()?).map_err(&failed)?;
+                let package = Package::open(store, unlocked, options.engine.clone());
+                Stored::Package(Box::new(package.map_err(failed)?))
+            }
+        };
         Ok(Self {
             location: path.to_path_buf(),
-            stored: Stored::Vault(vault),
+            stored,
         })
     }
 
@@ -68,8 +145,56 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::NotSealed`] where there is none.
-    pub fn inspect(path: &Path) -> Result<Conf> {
-        conf(&open_store(path)?, path)
+    pub fn inspect(path: &Path) -> Result<Info> {
+        let store = open_store(path)?;
+        match kind(&store, path)? {
+            Kind::Vault => Ok(Info::Vault(conf(&store, path)?)),
+            Kind::Package => inspect_package(&store, path),
+        }
+    }
+
+    /// Checks a package without its key, against its license: signature, manifest, names, lengths, and the digest of every
+    /// file. Calls `report` with whatever is damaged, and goes on.
+    ///
+    /// # Errors
+    /// [`Error::Format`] where it is no package; [`Error::Package`] where the license or the manifest is not as it must be,
+    /// or files are missing or added; [`Error::Engine`] where `progress` calls it off.
+    pub fn verify_without_key(
+        path: &Path,
+        start: &Path,
+        options: &OpenOptions,
+        progress: &dyn crate::Progress,
+        report: &(dyn Fn(Damage) + Sync),
+    ) -> Result<Verified> {
+        let store = open_store(path)?.read_mode(options.read_mode);
+        if !matches!(kind(&store, path)?, Kind::Package) {
+            return Err(Error::Format {
+                path: path.to_path_buf(),
+                what: "a vault can be checked only with its key, or against a signed manifest",
+            });
+        }
+        let failed = package_error(path);
+        let locked = lock_package(&store, path, options)?;
+        let (manifest, engine) = (locked.manifest(), &options.engine);
+        engine
+            .pool()
+            .run(|| sam_format::check_content(&store, manifest))?
+            .map_err(&failed)?;
+        let start = sam_format::lookup(manifest, start).map_err(&failed)?;
+        let size = manifest
+            .below(&start.path)
+            .iter()
+            .map(sam_format::Entry::metadata);
+        let (files, bytes) = size
+            .filter(|metadata| metadata.kind == chunk_cipher::store::Kind::File)
+            .fold((0, 0_u64), |(files, bytes), file| {
+                (files + 1, bytes.saturating_add(file.len))
+            });
+        progress.begin(files, bytes);
+        let report = |damage| report(Damage::of_package(path, damage));
+        sam_format::verify_digests(&store, manifest, &start.path, engine, progress, &report)
+            .map(Verified::from)
+            .map_err(failed)
     }
 
     /// Unwraps the master key of the model in the directory at `path`, to be exported.
@@ -78,6 +203,7 @@ impl Model {
     /// As [`Model::open`].
     pub fn master_key(path: &Path, key: Key, options: &OpenOptions) -> Result<MasterKey> {
         let store = open_store(path)?;
+        expect_vault(&store, path, "a package has no master key to export")?;
         let conf = conf(&store, path)?;
         let (_, master) = unlock(store, conf, key, options).map_err(Error::vault(path))?;
         Ok(master)
@@ -94,6 +220,16 @@ impl Model {
     pub fn engine(&self) -> &Engine {
         match &self.stored {
             Stored::Vault(vault) => vault.engine(),
+            Stored::Package(package) => package.engine(),
+        }
+    }
+
+    /// The license that it was opened with, where it is a package.
+    #[must_use]
+    pub const fn license(&self) -> Option<&License> {
+        match &self.stored {
+            Stored::Vault(_) => None,
+            Stored::Package(package) => Some(package.license()),
         }
     }
 
@@ -132,6 +268,11 @@ pub fn change_password(
     options: &OpenOptions,
 ) -> Result<()> {
     let store = open_store(path)?;
+    expect_vault(
+        &store,
+        path,
+        "a package's key is its license's; issue another license with `modelseal license issue`",
+    )?;
     lock(&store, path)?;
     let mut conf = conf(&store, path)?;
     let (_, master) = unlock(store.clone(), conf.clone(), key, options).map_err(Error::vault(path))?;
@@ -192,4 +333,136 @@ fn conf(store: &LocalStore, path: &Path) -> Result<Conf> {
             source: other,
         },
     })
+}
+
+/// Which format the model in `store` has.
+fn kind(store: &LocalStore, path: &Path) -> Result<Kind> {
+    let has = |name: &str| match store.metadata(Path::new(name)) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(Error::io(path, "looking into", source)),
+    };
+    // Where names are in plaintext, a vault may hold whatever a package does.
+    if has(gocryptfs_core::conf::CONF_NAME)? || has(gocryptfs_core::PARTIAL_CONF_NAME)? {
+        Ok(Kind::Vault)
+    } else if has(sam_format::manifest::MANIFEST_NAME)? || has(sam_format::PARTIAL_NAME)? {
+        Ok(Kind::Package)
+    } else {
+        Err(Error::NotSealed {
+            path: path.to_path_buf(),
+        })
+    }
+}
+
+fn expect_vault(store: &LocalStore, path: &Path, what: &'static str) -> Result<()> {
+    match kind(store, path)? {
+        Kind::Vault => Ok(()),
+        Kind::Package => Err(Error::Format {
+            path: path.to_path_buf(),
+            what,
+        }),
+    }
+}
+
+/// Reads the license of a package and checks it, and what it is for.
+fn lock_package(store: &LocalStore, path: &Path, options: &OpenOptions) -> Result<Locked> {
+    let document;
+    let named;
+    let choice = match &options.license {
+        Some(LicenseRef::Id(id)) => LicenseChoice::Id(id),
+        Some(LicenseRef::File(file)) => {
+            document = read_license_file(file)?;
+            LicenseChoice::Document(&document)
+        }
+        None => {
+            let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+            named = real
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            LicenseChoice::Only(&named)
+        }
+    };
+    let failed = package_error(path);
+    let mut checks = options.checks.clone();
+    checks.scrypt_memory = options.scrypt_memory;
+    if checks.measurements.is_none() {
+        // Without a manifest there is no package, whatever else is missing.
+        read_manifest(store).map_err(&failed)?;
+        let license = read_license(store, choice).map_err(&failed)?;
+        if license.terms().tdx.is_some() {
+            checks.measurements = measurements();
+        }
+    }
+    Locked::read(store, choice, &checks).map_err(failed)
+}
+
+/// What the TDX module says of this machine, where it is a TD.
+#[cfg(feature = "attest")]
+fn measurements() -> Option<sam_format::Measurements> {
+    let local = attest_client::evidence::TdxEvidence::new()
+        .local_measurements()
+        .ok()?;
+    Some(sam_format::Measurements {
+        mrtd: local.mrtd,
+        rtmr: local.rtmr,
+        debug: local.attributes.is_debug(),
+    })
+}
+
+#[cfg(not(feature = "attest"))]
+fn measurements() -> Option<sam_format::Measurements> {
+    None
+}
+
+fn read_license_file(path: &Path) -> Result<Vec<u8>> {
+    let failed = |source| Error::io(path, "reading the license", source);
+    let file = fs::File::open(path).map_err(failed)?;
+    let mut content = Vec::new();
+    // One byte too many of what is too long to be one.
+    file.take(License::MAX_LEN as u64 + 1)
+        .read_to_end(&mut content)
+        .map_err(failed)?;
+    Ok(content)
+}
+
+fn inspect_package(store: &LocalStore, path: &Path) -> Result<Info> {
+    let failed = package_error(path);
+    let content = read_manifest(store).map_err(&failed)?;
+    let manifest = Manifest::parse(&content).map_err(&failed)?;
+    let mut licenses = Vec::new();
+    let mut unusable = Vec::new();
+    for id in sam_format::open::list_licenses(store).map_err(&failed)? {
+        let license = read_license(store, LicenseChoice::Id(&id)).and_then(|license| {
+            license.check_signature(&[])?;
+            sam_format::open::licensed_manifest(&license, &content)?;
+            Ok(license)
+        });
+        match license {
+            Ok(license) => licenses.push(license),
+            Err(error) => unusable.push((id, failed(error))),
+        }
+    }
+    Ok(Info::Package {
+        manifest,
+        licenses,
+        unusable,
+    })
+}
+
+/// For `map_err`: an error of opening the package at `path`.
+fn package_error(path: &Path) -> impl Fn(sam_format::Error) -> Error + use<'_> {
+    |error| match error {
+        sam_format::Error::NotAPackage { .. } => Error::NotSealed {
+            path: path.to_path_buf(),
+        },
+        sam_format::Error::Incomplete => Error::Incomplete {
+            path: path.to_path_buf(),
+        },
+        source => Error::Package {
+            path: path.to_path_buf(),
+            source,
+        },
+    }
 }

@@ -5,8 +5,8 @@ use std::fs::{self, File, Metadata};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use chunk_cipher::Engine;
 use chunk_cipher::kdf::{DEFAULT_SCRYPT_MEMORY, ScryptParams};
@@ -14,13 +14,15 @@ use chunk_cipher::store::{Attributes, Kind, LocalFile, LocalStore, ReadMode, Sou
 use gocryptfs_core::{Conf, ConfOptions, MasterKey, VaultWriter, read_conf, read_partial_conf};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rustix::fs::{Mode, OFlags, open};
+use sam_format::open::read_manifest;
+use sam_format::{ChunkLen, IssuerKey, PackageWriter, Terms, read_partial};
 
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::model::{Model, lock, make_destination, open_store};
 use crate::plan::{Origin, PlanDir, PlanEntry, PlanFile, Symlinks};
 use crate::tree::Entry;
-use crate::writer::{VaultAt, Writer};
+use crate::writer::{PackageAt, VaultAt, Writer};
 use crate::{Progress, Summary};
 
 /// How a directory is sealed.
@@ -56,6 +58,31 @@ impl Default for SealOptions {
 pub enum SealFormat {
     /// A gocryptfs v2 vault.
     Gocryptfs(ConfOptions),
+    /// A Sam package.
+    Sam(Box<PackageOptions>),
+}
+
+/// What a package shall be like.
+#[derive(Clone, Debug)]
+pub struct PackageOptions {
+    /// The terms of its first license, which the key is for.
+    pub terms: Terms,
+    /// Who signs that license.
+    pub issuer: Arc<IssuerKey>,
+    /// Length of the chunks: 64 KiB unless set.
+    pub chunk_len: ChunkLen,
+}
+
+impl PackageOptions {
+    /// Chunks of 64 KiB, and a first license with these terms, signed by `issuer`.
+    #[must_use]
+    pub fn new(terms: Terms, issuer: IssuerKey) -> Self {
+        Self {
+            terms,
+            issuer: Arc::new(issuer),
+            chunk_len: ChunkLen::default(),
+        }
+    }
 }
 
 impl Default for SealFormat {
@@ -136,6 +163,12 @@ impl Sealing<'_> {
             SealFormat::Gocryptfs(conf) => self.run(VaultAt {
                 location: destination,
                 writer: start_vault(destination, key, conf, options)?,
+            }),
+            SealFormat::Sam(package) => self.run(PackageAt {
+                location: destination,
+                writer: start_package(destination, key, package, options)?,
+                key: key.password()?,
+                options: package,
             }),
         }
     }
@@ -245,6 +278,69 @@ fn start_vault(
         },
         other => vault(other),
     })
+}
+
+/// Opens the destination, makes it where it is missing, and starts or resumes the package in it.
+fn start_package(
+    destination: &Path,
+    key: &Key,
+    asked: &PackageOptions,
+    options: &SealOptions,
+) -> Result<PackageWriter<LocalStore>> {
+    // What is out of its bounds is so before anything is written.
+    asked.terms.check().map_err(Error::package(destination))?;
+    ScryptParams {
+        log_n: asked.terms.scrypt_log_n,
+        r: 8,
+        p: 1,
+    }
+    .check(options.scrypt_memory)?;
+    let password = key.password()?;
+    make_destination(destination)?;
+    let store = open_store(destination)?;
+    lock(&store, destination)?;
+    let engine = options.engine.clone();
+    let failed = |error| match error {
+        sam_format::Error::Complete => Error::Resume {
+            path: destination.to_path_buf(),
+            what: "it is complete already".to_owned(),
+        },
+        sam_format::Error::NotEmpty { found } => Error::NotEmpty {
+            path: destination.to_path_buf(),
+            found,
+            hint: "choose a directory that is empty or not there yet",
+        },
+        source => Error::package(destination)(source),
+    };
+    if let Some(partial) = read_partial(&store).map_err(failed)? {
+        if !options.resume {
+            return Err(Error::NotEmpty {
+                path: destination.to_path_buf(),
+                found: sam_format::PARTIAL_NAME.into(),
+                hint: "an interrupted run left it; go on with --resume, or remove it",
+            });
+        }
+        if partial.chunk_len() != asked.chunk_len {
+            return Err(Error::Resume {
+                path: destination.to_path_buf(),
+                what: format!(
+                    "it was begun with chunks of {} bytes; use the same",
+                    partial.chunk_len().get()
+                ),
+            });
+        }
+        return PackageWriter::resume(store, password, engine).map_err(failed);
+    }
+    if options.resume {
+        if read_manifest(&store).is_ok() {
+            return Err(failed(sam_format::Error::Complete));
+        }
+        // The run may have ended before anything was there.
+        let failed = |error| Error::io(destination, "removing leftovers in", error);
+        store.remove_leftovers().map_err(failed)?;
+    }
+    let log_n = asked.terms.scrypt_log_n;
+    PackageWriter::create(store, password, asked.chunk_len, log_n, engine).map_err(failed)
 }
 
 /// Unlocks what an interrupted run left, provided that it was made with the same options.

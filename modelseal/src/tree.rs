@@ -1,5 +1,8 @@
 //! What a sealed model holds, whatever its format.
+//!
+//! An entry belongs to the model that it came from.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use chunk_cipher::Progress;
@@ -17,6 +20,7 @@ pub struct Entry(pub(crate) Place);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Vault(gocryptfs_core::Entry),
+    Package(sam_format::Entry),
 }
 
 impl Entry {
@@ -25,14 +29,16 @@ impl Entry {
     pub fn path(&self) -> &Path {
         match &self.0 {
             Place::Vault(entry) => entry.path(),
+            Place::Package(entry) => entry.path(),
         }
     }
 
-    /// Where it is stored, from where the model lies.
+    /// Where it is stored, from where the model lies. A symlink of a package lies in its manifest.
     #[must_use]
     pub fn stored_path(&self) -> PathBuf {
         match &self.0 {
             Place::Vault(entry) => entry.stored_path().to_path_buf(),
+            Place::Package(entry) => entry.stored_path(),
         }
     }
 
@@ -41,6 +47,7 @@ impl Entry {
     pub fn kind(&self) -> Kind {
         match &self.0 {
             Place::Vault(entry) => entry.kind(),
+            Place::Package(entry) => entry.metadata().kind,
         }
     }
 }
@@ -86,33 +93,43 @@ impl Model {
     /// The entry at `path` in the model. Symlinks are not followed.
     ///
     /// # Errors
-    /// [`Error::Vault`] where there is none.
+    /// [`Error::Vault`] or [`Error::Package`] where there is none.
     pub fn lookup(&self, path: impl AsRef<Path>) -> Result<Entry> {
         match &self.stored {
             Stored::Vault(vault) => vault
                 .lookup(path.as_ref())
                 .map(|entry| Entry(Place::Vault(entry)))
                 .map_err(Error::vault(&self.location)),
+            Stored::Package(package) => package
+                .lookup(path.as_ref())
+                .map(|entry| Entry(Place::Package(entry.clone())))
+                .map_err(Error::package(&self.location)),
         }
     }
 
     /// Everything below the directory `start`, directories before what they hold, sorted by name within each.
     ///
     /// # Errors
-    /// [`Error::Vault`] where `start` is no directory or cannot be read.
-    pub fn walk(&self, start: &Entry) -> Result<impl Iterator<Item = Found> + '_> {
+    /// [`Error::Vault`] or [`Error::Package`] where `start` is no directory or cannot be read.
+    pub fn walk(&self, start: &Entry) -> Result<Box<dyn Iterator<Item = Found> + '_>> {
         match (&self.stored, &start.0) {
             (Stored::Vault(vault), Place::Vault(entry)) => {
                 let dir = vault.dir(entry).map_err(Error::vault(&self.location))?;
-                Ok(vault.walk(dir).map(|found| self.found(found)))
+                Ok(Box::new(vault.walk(dir).map(|found| self.found(found))))
             }
+            (Stored::Package(package), Place::Package(entry)) => {
+                self.expect_dir(start)?;
+                let below = package.manifest().below(&entry.path).iter();
+                Ok(Box::new(below.cloned().map(listed)))
+            }
+            _ => Err(self.foreign()),
         }
     }
 
     /// What the directory `dir` holds, not what lies deeper, sorted by name.
     ///
     /// # Errors
-    /// [`Error::Vault`] where `dir` is no directory or cannot be read.
+    /// [`Error::Vault`] or [`Error::Package`] where `dir` is no directory or cannot be read.
     pub fn list(&self, dir: &Entry) -> Result<Vec<Found>> {
         match (&self.stored, &dir.0) {
             (Stored::Vault(vault), Place::Vault(entry)) => {
@@ -123,6 +140,34 @@ impl Model {
                 let strays = strays.map(|(path, error)| gocryptfs_core::Found::Stray(path, error));
                 Ok(entries.chain(strays).map(|found| self.found(found)).collect())
             }
+            (Stored::Package(package), Place::Package(entry)) => {
+                self.expect_dir(dir)?;
+                // Behind the path of the directory and a slash, if it is not the root.
+                let name_at = match entry.path.len() {
+                    0 => 0,
+                    len => len + 1,
+                };
+                let below = package.manifest().below(&entry.path).iter();
+                let children = below.filter(|entry| !entry.path[name_at..].contains(&b'/'));
+                Ok(children.cloned().map(listed).collect())
+            }
+            _ => Err(self.foreign()),
+        }
+    }
+
+    fn expect_dir(&self, entry: &Entry) -> Result<()> {
+        if entry.kind() == Kind::Dir {
+            return Ok(());
+        }
+        let path = self.location.join(entry.path());
+        Err(Error::io(&path, "listing", io::ErrorKind::NotADirectory.into()))
+    }
+
+    /// The error of an entry that came from a model of another format.
+    fn foreign(&self) -> Error {
+        Error::Format {
+            path: self.location.clone(),
+            what: "the entry is one of another model",
         }
     }
 
@@ -138,53 +183,74 @@ impl Model {
     /// What is known of `entry`. Its length is that of the plaintext.
     ///
     /// # Errors
-    /// [`Error::Vault`] where it cannot be read.
+    /// [`Error::Vault`] or [`Error::Package`] where it cannot be read.
     pub fn metadata(&self, entry: &Entry) -> Result<Metadata> {
         match (&self.stored, &entry.0) {
-            (Stored::Vault(vault), Place::Vault(entry)) => vault.metadata(entry),
+            (Stored::Vault(vault), Place::Vault(entry)) => {
+                vault.metadata(entry).map_err(Error::vault(&self.location))
+            }
+            (Stored::Package(_), Place::Package(entry)) => Ok(entry.metadata()),
+            _ => Err(self.foreign()),
         }
-        .map_err(Error::vault(&self.location))
     }
 
     /// The target of a symlink.
     ///
     /// # Errors
-    /// [`Error::Vault`] where it is damaged or no symlink.
+    /// [`Error::Vault`] or [`Error::Package`] where it is damaged or no symlink.
     pub fn read_link(&self, entry: &Entry) -> Result<Vec<u8>> {
         match (&self.stored, &entry.0) {
-            (Stored::Vault(vault), Place::Vault(entry)) => vault.read_link(entry),
+            (Stored::Vault(vault), Place::Vault(entry)) => {
+                vault.read_link(entry).map_err(Error::vault(&self.location))
+            }
+            (Stored::Package(_), Place::Package(entry)) => match &entry.kind {
+                sam_format::EntryKind::Symlink { target } => Ok(target.clone()),
+                _ => {
+                    let path = self.location.join(entry.path());
+                    let source = io::Error::new(io::ErrorKind::InvalidInput, "it is no symlink");
+                    Err(Error::io(&path, "reading the symlink", source))
+                }
+            },
+            _ => Err(self.foreign()),
         }
-        .map_err(Error::vault(&self.location))
     }
 
-    /// The extended attributes of `entry`.
+    /// The extended attributes of `entry`; a package has none.
     ///
     /// # Errors
-    /// [`Error::Vault`] where one is damaged.
+    /// [`Error::Vault`] or [`Error::Package`] where one is damaged.
     pub fn xattrs(&self, entry: &Entry) -> Result<Vec<Xattr>> {
         match (&self.stored, &entry.0) {
-            (Stored::Vault(vault), Place::Vault(entry)) => vault.xattrs(entry),
+            (Stored::Vault(vault), Place::Vault(entry)) => {
+                vault.xattrs(entry).map_err(Error::vault(&self.location))
+            }
+            (Stored::Package(_), Place::Package(_)) => Ok(Vec::new()),
+            _ => Err(self.foreign()),
         }
-        .map_err(Error::vault(&self.location))
     }
 
     /// Opens the file that `entry` is.
     ///
     /// # Errors
-    /// [`Error::Vault`] where it is none, or cannot be opened.
+    /// [`Error::Vault`] or [`Error::Package`] where it is none, or cannot be opened.
     pub fn open_file(&self, entry: &Entry) -> Result<SealedFile> {
         match (&self.stored, &entry.0) {
             (Stored::Vault(vault), Place::Vault(entry)) => vault
                 .open_file(entry)
                 .map(|file| SealedFile::vault(&self.location, file))
                 .map_err(Error::vault(&self.location)),
+            (Stored::Package(package), Place::Package(entry)) => package
+                .open_file(entry)
+                .map(|file| SealedFile::package(&self.location, file))
+                .map_err(Error::package(&self.location)),
+            _ => Err(self.foreign()),
         }
     }
 
     /// Reads the directory `start` and everything below it, calls `report` with whatever is damaged, and goes on.
     ///
     /// # Errors
-    /// [`Error::Vault`] where `start` is no directory or cannot be read, the threads could not be started, or `progress`
+    /// [`Error::Vault`] or [`Error::Package`] where `start` is no directory or cannot be read, the threads could not be started, or `progress`
     /// calls it off.
     pub fn verify(
         &self,
@@ -194,6 +260,15 @@ impl Model {
     ) -> Result<Verified> {
         match (&self.stored, &start.0) {
             (Stored::Vault(vault), Place::Vault(entry)) => self.verify_vault(vault, entry, progress, report),
+            (Stored::Package(package), Place::Package(entry)) => {
+                self.expect_dir(start)?;
+                let report = |damage| report(Damage::of_package(&self.location, damage));
+                let verified = package.verify(&entry.path, progress, &report);
+                verified
+                    .map(Verified::from)
+                    .map_err(Error::package(&self.location))
+            }
+            _ => Err(self.foreign()),
         }
     }
 
@@ -221,5 +296,32 @@ impl Model {
             holes: verified.holes,
             damaged: verified.damaged,
         })
+    }
+}
+
+/// An entry of a manifest.
+fn listed(entry: sam_format::Entry) -> Found {
+    Found::Entry(Entry(Place::Package(entry)))
+}
+
+impl Damage {
+    pub(crate) fn of_package(location: &Path, damage: sam_format::Damage) -> Self {
+        Self {
+            path: damage.path,
+            error: Error::package(location)(damage.error),
+        }
+    }
+}
+
+impl From<sam_format::Verified> for Verified {
+    fn from(verified: sam_format::Verified) -> Self {
+        Self {
+            dirs: verified.dirs,
+            files: verified.files,
+            symlinks: verified.symlinks,
+            bytes: verified.bytes,
+            holes: 0,
+            damaged: verified.damaged,
+        }
     }
 }

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use chunk_cipher::Progress;
 use chunk_cipher::store::{Attributes, Kind, LocalStore, Source};
 use gocryptfs_core::{VaultWriter, WriteDir};
+use sam_format::PackageWriter;
 
 use crate::error::{Error, Result};
+use crate::seal::PackageOptions;
 
 /// A sealed model that is being written, by any number of threads.
 pub(crate) trait Writer: Sync {
@@ -145,5 +147,103 @@ impl Writer for VaultAt<'_> {
 
     fn finish(self, root: &Attributes) -> Result<()> {
         self.writer.finish(root).map_err(Error::vault(self.location))
+    }
+}
+
+/// A package that is being written at a location.
+pub(crate) struct PackageAt<'a> {
+    pub(crate) location: &'a Path,
+    pub(crate) writer: PackageWriter<LocalStore>,
+    /// The key of the first license, and what that shall be like.
+    pub(crate) key: &'a [u8],
+    pub(crate) options: &'a PackageOptions,
+}
+
+impl PackageAt<'_> {
+    fn failed(&self) -> impl Fn(sam_format::Error) -> Error + use<'_> {
+        Error::package(self.location)
+    }
+}
+
+/// The path of `name` in the directory at `parent`, as bytes.
+fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    if parent.is_empty() {
+        return name.to_vec();
+    }
+    [parent, b"/", name].concat()
+}
+
+impl Writer for PackageAt<'_> {
+    /// Its path.
+    type Dir = Vec<u8>;
+
+    fn root(&self) -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    fn supports_xattrs(&self) -> bool {
+        false
+    }
+
+    fn create_dir(&self, parent: &Vec<u8>, name: &[u8]) -> Result<Vec<u8>> {
+        let path = join(parent, name);
+        self.writer.create_dir(&path).map_err(self.failed())?;
+        Ok(path)
+    }
+
+    fn finish_dir(&self, dir: &Vec<u8>, attributes: &Attributes) -> Result<()> {
+        self.writer.finish_dir(dir, attributes).map_err(self.failed())
+    }
+
+    fn write_file(
+        &self,
+        parent: &Vec<u8>,
+        name: &[u8],
+        source: &Source<'_>,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let written = self.writer.write_file(&join(parent, name), source, progress);
+        written.map_err(self.failed())
+    }
+
+    fn write_symlink(
+        &self,
+        parent: &Vec<u8>,
+        name: &[u8],
+        target: &[u8],
+        attributes: &Attributes,
+    ) -> Result<()> {
+        let written = self.writer.write_symlink(&join(parent, name), target, attributes);
+        written.map_err(self.failed())
+    }
+
+    fn existing(&self, parent: &Vec<u8>, name: &[u8]) -> Result<Option<Kind>> {
+        self.writer.existing(&join(parent, name)).map_err(self.failed())
+    }
+
+    fn is_complete(
+        &self,
+        parent: &Vec<u8>,
+        name: &[u8],
+        source: &Source<'_>,
+        progress: &dyn Progress,
+    ) -> Result<bool> {
+        let complete = self.writer.is_complete(&join(parent, name), source, progress);
+        complete.map_err(self.failed())
+    }
+
+    fn find_stale(&self, dir: &Vec<u8>, names: &[&[u8]]) -> Result<Option<PathBuf>> {
+        self.writer.find_stale(dir, names).map_err(self.failed())
+    }
+
+    fn remove(&self, parent: &Vec<u8>, name: &[u8]) -> Result<()> {
+        self.writer.remove(&join(parent, name)).map_err(self.failed())
+    }
+
+    fn finish(self, root: &Attributes) -> Result<()> {
+        let PackageOptions { terms, issuer, .. } = self.options;
+        self.finish_dir(&Vec::new(), root)?;
+        let finished = self.writer.finish(self.key, terms, issuer);
+        finished.map(drop).map_err(Error::package(self.location))
     }
 }

@@ -6,9 +6,9 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use modelseal::Model;
 use modelseal::gocryptfs::MasterKey;
 use modelseal::gocryptfs::names::NameCipher;
+use modelseal::{Info, Model};
 
 mod common {
     pub(crate) mod command;
@@ -61,7 +61,9 @@ fn decrypted(place: &Place, options: &[&str], code: i32) -> common::command::Run
 fn name_cipher(place: &Place) -> NameCipher {
     let exported = place.keyed(&["key", "export", "vault"]).ends(0);
     let master = MasterKey::from_hex(exported.text().trim_end()).unwrap();
-    let conf = Model::inspect(&place.path("vault")).unwrap();
+    let Info::Vault(conf) = Model::inspect(&place.path("vault")).unwrap() else {
+        panic!("it is a vault");
+    };
     master.name_cipher(&conf.flags(), conf.long_name_max()).unwrap()
 }
 

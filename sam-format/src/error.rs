@@ -42,6 +42,9 @@ pub enum Error {
     /// Packing was interrupted before the package was complete.
     #[error("the package is incomplete: packing it was interrupted; resume that, or pack it again")]
     Incomplete,
+    /// A package was to be gone on with that is complete.
+    #[error("the package is complete already")]
+    Complete,
     /// A package was to be made in a directory that is not empty.
     #[error("the directory is not empty: it holds {}", found.display())]
     NotEmpty {
@@ -296,7 +299,6 @@ pub enum Error {
 const RESOURCES: [i32; 4] = [5, 12, 23, 24];
 
 impl Error {
-    #[allow(dead_code)] // Until the readers and writers are there.
     /// An [`Error::Io`]: `action` at `path` failed.
     pub(crate) fn io(path: &Path, action: &'static str, source: io::Error) -> Self {
         Self::Io {
@@ -312,6 +314,14 @@ impl Error {
             document,
             path: PathBuf::from(OsStr::from_bytes(path)),
             what,
+        }
+    }
+
+    /// An [`Error::File`]: the content of the file at `path`.
+    pub(crate) fn file(path: &Path, source: chunk_cipher::Error) -> Self {
+        Self::File {
+            path: path.to_path_buf(),
+            source,
         }
     }
 

@@ -1,13 +1,10 @@
 #![doc = include_str!("../README.md")]
 
 mod canonical;
-#[allow(dead_code)] // Until packages are read and written.
 mod content;
-#[allow(dead_code)]
 mod digest;
 mod encoding;
 mod error;
-#[allow(dead_code)]
 mod file;
 mod header;
 pub mod issuer;
@@ -16,10 +13,13 @@ pub mod license;
 pub mod machine;
 pub mod manifest;
 pub mod open;
+mod package;
 mod partial;
 mod time;
 pub mod vault;
+mod verify;
 mod wrap;
+mod write;
 
 pub use error::{Error, Result};
 pub use file::PackageFile;
@@ -30,7 +30,10 @@ pub use license::{Checks, License, LicenseConfig, Licensed, TdxTerms, Terms};
 pub use machine::Measurements;
 pub use manifest::{ContentId, Entry, EntryKind, Manifest};
 pub use open::{LICENSES_DIR, LicenseChoice, Locked, Unlocked};
+pub use package::{CONTENT_DIR, Package, check_content, lookup};
 pub use partial::{PARTIAL_NAME, Partial};
 pub use time::{format_time, parse_time};
 pub use vault::VaultManifest;
+pub use verify::{Damage, Verified, verify_digests};
 pub use wrap::{KEY_MAX, KEY_MIN};
+pub use write::{PackageWriter, read_partial};

@@ -227,7 +227,7 @@ fn put(store: &impl WriteStore, path: &Path, license: &License) -> io::Result<()
     file.commit(path, &attributes)
 }
 
-fn license_path(id: &str) -> PathBuf {
+pub(crate) fn license_path(id: &str) -> PathBuf {
     Path::new(LICENSES_DIR).join(format!("{id}{SUFFIX}"))
 }
 
@@ -239,7 +239,7 @@ fn unknown(store: &impl Store, id: &str) -> Result<Error> {
 }
 
 /// Reads a whole file, and one byte too many of one that is longer than `max` bytes.
-fn read_whole(store: &impl Store, path: &Path, max: usize) -> Result<Vec<u8>> {
+pub(crate) fn read_whole(store: &impl Store, path: &Path, max: usize) -> Result<Vec<u8>> {
     let failed = |source| Error::io(path, "reading", source);
     let file = store.open(path).map_err(failed)?;
     let len = file.len().map_err(failed)?;

@@ -2,15 +2,16 @@
 
 use std::error::Error as StdError;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use modelseal::{Key, KeyRef, Progress};
+use modelseal::{Key, KeyRef, Model, Progress};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::args::Global;
+use crate::args::{Global, Trust};
 use crate::exit::Failure;
 
 /// Time between two refreshes of the progress bar.
@@ -87,6 +88,26 @@ impl Console {
     /// Fetches the key to a model that is there.
     pub(crate) fn key(&self, reference: &KeyRef) -> Result<Key, Failure> {
         Ok(reference.resolve("Key", false)?)
+    }
+
+    /// Opens a model, and says what is left open where its license is taken on trust.
+    pub(crate) fn open(
+        &self,
+        location: &Path,
+        key: Key,
+        trust: &Trust,
+        global: &Global,
+    ) -> Result<Model, Failure> {
+        let model = Model::open(location, key, &trust.options(global)?)?;
+        self.warn_of_trust(&model, trust);
+        Ok(model)
+    }
+
+    /// Says what is left open where a license is taken on trust.
+    pub(crate) fn warn_of_trust(&self, model: &Model, trust: &Trust) {
+        if let (Some(_), Some(warning)) = (model.license(), trust.warning()) {
+            self.note(warning);
+        }
     }
 
     /// Fetches a key for something new, and warns of a weak one.

@@ -1,19 +1,33 @@
-//! `encrypt`.
+//! `encrypt`, `sam-pack` and `rotate`.
 
-use std::time::Instant;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use modelseal::{SealFormat, SealOptions, Summary, seal};
+use modelseal::sam::{ChunkLen, IssuerKey, LicenseConfig, Terms};
+use modelseal::{
+    Key, KeyRef, Model, PackageOptions, SealFormat, SealOptions, Summary, Symlinks, reseal, seal,
+};
 use serde_json::json;
+use zeroize::Zeroizing;
 
-use crate::args::{Encrypt, Format, Global};
+use crate::args::{Encrypt, Format, Global, Package, Rotate, SamPack};
 use crate::console::{self, Console};
 use crate::exit::{Exit, Failure};
 
 pub(crate) fn encrypt(command: &Encrypt, global: &Global, console: &Console) -> Result<Exit, Failure> {
-    let Format::Gocryptfs = command.format;
+    let destination = command.destination()?;
+    let format = match command.format {
+        Format::Gocryptfs => SealFormat::Gocryptfs(command.conf()?),
+        Format::Sam => {
+            command.refuse_vault_options()?;
+            SealFormat::Sam(package(&command.package, command.scrypt_n, console)?)
+        }
+    };
     let key = console.new_key(&command.key)?;
     let options = SealOptions {
-        format: SealFormat::Gocryptfs(command.conf()),
+        format,
         symlinks: command.symlinks(),
         resume: command.resume,
         scrypt_memory: global.open_options().scrypt_memory,
@@ -21,9 +35,126 @@ pub(crate) fn encrypt(command: &Encrypt, global: &Global, console: &Console) -> 
     };
     console.catch_signals();
     let begin = Instant::now();
-    let summary =
-        seal(&command.source, &command.destination, &key, &options, console).map_err(Failure::writing)?;
+    let summary = seal(&command.source, &destination, &key, &options, console).map_err(Failure::writing)?;
     report("sealed", &summary, begin, global, console)
+}
+
+pub(crate) fn sam_pack(command: &SamPack, global: &Global, console: &Console) -> Result<Exit, Failure> {
+    let key = if command.key == "-" {
+        console.new_key(&KeyRef::File("/dev/stdin".into()))?
+    } else {
+        console.note(
+            "warning: a key on the command line is visible to every user of this machine and may be kept in the \
+             shell's history; give - and the key on standard input",
+        );
+        Key::from_password(Zeroizing::new(command.key.clone().into_bytes()))
+    };
+    let asked = Package {
+        key_id: Some(command.key_id.clone()),
+        license_config: None,
+        issuer_key: None,
+        chunk_size: None,
+    };
+    let options = SealOptions {
+        format: SealFormat::Sam(package(&asked, Terms::DEFAULT_LOG_N, console)?),
+        symlinks: Symlinks::default(),
+        engine: global.engine(),
+        ..SealOptions::default()
+    };
+    console.catch_signals();
+    let begin = Instant::now();
+    let destination = Path::new(&command.key_id);
+    let summary = seal(&command.source, destination, &key, &options, console).map_err(Failure::writing)?;
+    report("sealed", &summary, begin, global, console)
+}
+
+pub(crate) fn rotate(command: &Rotate, global: &Global, console: &Console) -> Result<Exit, Failure> {
+    let format = SealFormat::Sam(package(&command.package, command.scrypt_n, console)?);
+    let key = console.key(&command.sealed.key)?;
+    let new_key = console.new_key(&command.new_key)?;
+    let destination = match (&command.destination, &command.package.key_id) {
+        (Some(destination), _) => destination.as_path(),
+        (None, Some(key_id)) => Path::new(key_id),
+        (None, None) => return Err(Failure::Usage("DST is missing: where to seal to".to_owned())),
+    };
+    let options = SealOptions {
+        format,
+        resume: command.resume,
+        scrypt_memory: global.open_options().scrypt_memory,
+        engine: global.engine(),
+        ..SealOptions::default()
+    };
+    console.catch_signals();
+    let begin = Instant::now();
+    let model = Model::open(
+        &command.sealed.location,
+        key,
+        &command.sealed.trust.options(global)?,
+    )?;
+    console.warn_of_trust(&model, &command.sealed.trust);
+    let summary = reseal(&model, destination, &new_key, &options, console).map_err(Failure::writing)?;
+    report("sealed", &summary, begin, global, console)
+}
+
+/// What a package shall be like. Says which issuer signs it.
+fn package(asked: &Package, scrypt_log_n: u8, console: &Console) -> Result<Box<PackageOptions>, Failure> {
+    let key_id = asked.key_id.as_ref().ok_or_else(|| {
+        Failure::Usage("--key-id is missing: the name of the key and of the package".to_owned())
+    })?;
+    let mut defaults = Terms::new(key_id);
+    // Counts up by itself from one license to the next.
+    defaults.serial = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    defaults.scrypt_log_n = scrypt_log_n;
+    let terms = match &asked.license_config {
+        Some(path) => license_config(path)?.terms(defaults),
+        None => defaults.check().map(|()| defaults),
+    };
+    let failed = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| Failure::Model(modelseal::Error::Package { path, source })
+    };
+    let of = asked.license_config.as_deref().unwrap_or(Path::new(key_id));
+    let terms = terms.map_err(failed(of))?;
+    if terms.license_id != *key_id {
+        return Err(Failure::Usage(format!(
+            "the license configuration has another license_id ({}) than --key-id",
+            terms.license_id
+        )));
+    }
+    let issuer = match &asked.issuer_key {
+        Some(path) => IssuerKey::read(path).map_err(failed(path))?,
+        None => IssuerKey::generate().map_err(failed(Path::new(key_id)))?,
+    };
+    if asked.issuer_key.is_none() {
+        console.note(&format!(
+            "the license is signed by {}, a key made for it alone and thrown away: no further license of that issuer can \
+             follow; `modelseal license keygen` makes one to keep, for --issuer-key",
+            issuer.public()
+        ));
+    }
+    let mut options = PackageOptions::new(terms, issuer);
+    if let Some(bytes) = asked.chunk_size {
+        options.chunk_len = ChunkLen::new(bytes).ok_or_else(|| {
+            Failure::Usage("--chunk-size must be a power of two from 4096 to 16777216".to_owned())
+        })?;
+    }
+    Ok(Box::new(options))
+}
+
+/// Reads what a license shall be like.
+pub(crate) fn license_config(path: &Path) -> Result<LicenseConfig, Failure> {
+    let failed = |source| Failure::io(path, "reading the license configuration", source);
+    let file = File::open(path).map_err(failed)?;
+    let mut content = Vec::new();
+    file.take(LicenseConfig::MAX_LEN as u64 + 1)
+        .read_to_end(&mut content)
+        .map_err(failed)?;
+    LicenseConfig::parse(&content).map_err(|source| {
+        let path = path.to_path_buf();
+        modelseal::Error::Package { path, source }.into()
+    })
 }
 
 /// Tells what was done.

@@ -4,13 +4,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use modelseal::gocryptfs;
+use modelseal::{gocryptfs, sam};
 
 /// How the command ends. `--help` lists the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     Success = 0,
     Damaged = 1,
+    Usage = 2,
     Key = 3,
     Model = 4,
     Io = 5,
@@ -36,6 +37,8 @@ pub(crate) enum Failure {
         #[source]
         source: io::Error,
     },
+    #[error("{0}")]
+    Usage(String),
     #[error("writing to standard output failed")]
     Output(#[source] io::Error),
     #[error(
@@ -77,6 +80,7 @@ impl Failure {
 pub(crate) fn of(failure: &Failure) -> Exit {
     match failure {
         Failure::Model(error) => of_model(error),
+        Failure::Usage(_) => Exit::Usage,
         Failure::Io { .. } | Failure::Output(_) => Exit::Io,
         Failure::Strays { .. } => Exit::Damaged,
         Failure::Interrupted { .. } => Exit::Interrupted,
@@ -112,8 +116,9 @@ fn of_model(error: &modelseal::Error) -> Exit {
             source: Some(source), ..
         } if source.kind() == io::ErrorKind::Interrupted => Exit::Interrupted,
         Error::KeyRef { .. } | Error::Key { .. } | Error::KeyKind { .. } => Exit::Key,
-        Error::NotSealed { .. } | Error::Incomplete { .. } => Exit::Model,
+        Error::NotSealed { .. } | Error::Incomplete { .. } | Error::Format { .. } => Exit::Model,
         Error::Vault { source, .. } => of_vault(source),
+        Error::Package { source, .. } => of_package(source),
         Error::Engine(source) if is_scrypt_limit(source) => Exit::Model,
         Error::NotEmpty { .. } | Error::Resume { .. } | Error::Busy { .. } => Exit::Occupied,
         _ => Exit::Io,
@@ -138,6 +143,27 @@ fn of_vault(error: &gocryptfs::Error) -> Exit {
         | Error::Symlink { .. }
         | Error::Xattr { .. }
         | Error::Blocks { .. }
+        | Error::File {
+            source: chunk_cipher::Error::Chunk { .. },
+            ..
+        } => Exit::Damaged,
+        Error::Io { .. } | Error::File { .. } => Exit::Io,
+        Error::NotEmpty { .. } => Exit::Occupied,
+        _ => Exit::Model,
+    }
+}
+
+fn of_package(error: &sam::Error) -> Exit {
+    use sam::Error;
+    match error {
+        Error::KeyLength { .. } | Error::WrongKey => Exit::Key,
+        Error::Header { .. }
+        | Error::Mismatch { .. }
+        | Error::Missing { .. }
+        | Error::Unlisted { .. }
+        | Error::Chunks { .. }
+        | Error::Digest { .. }
+        | Error::OtherManifest
         | Error::File {
             source: chunk_cipher::Error::Chunk { .. },
             ..

@@ -5,14 +5,15 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use modelseal::gocryptfs::NameScheme;
+use modelseal::gocryptfs::{Conf, NameScheme};
 use modelseal::store::{Kind, Metadata};
-use modelseal::{Entry, Found, Model};
+use modelseal::{Entry, Found, Model, sam};
 use serde_json::{Value, json};
 
 use crate::args::{Global, Info, Ls};
 use crate::console::{self, Console};
 use crate::exit::{Exit, Failure};
+use crate::license;
 
 pub(crate) fn ls(command: &Ls, global: &Global, console: &Console) -> Result<Exit, Failure> {
     match list(command, global, console) {
@@ -24,7 +25,8 @@ pub(crate) fn ls(command: &Ls, global: &Global, console: &Console) -> Result<Exi
 
 fn list(command: &Ls, global: &Global, console: &Console) -> Result<Exit, Failure> {
     let key = console.key(&command.sealed.key)?;
-    let model = Model::open(&command.sealed.location, key, &global.open_options())?;
+    let sealed = &command.sealed;
+    let model = console.open(&sealed.location, key, &sealed.trust, global)?;
     let start = model.lookup(&command.path)?;
     let mut lister = Lister {
         model: &model,
@@ -187,7 +189,66 @@ fn utc(seconds: i64) -> String {
 }
 
 pub(crate) fn info(command: &Info, global: &Global) -> Result<Exit, Failure> {
-    let conf = Model::inspect(&command.location)?;
+    match Model::inspect(&command.location)? {
+        modelseal::Info::Vault(conf) => vault_info(&conf, global),
+        modelseal::Info::Package {
+            manifest,
+            licenses,
+            unusable,
+        } => package_info(&manifest, &licenses, &unusable, global),
+        _ => Ok(Exit::Success),
+    }
+}
+
+/// What is known of a package without its key.
+fn package_info(
+    manifest: &sam::Manifest,
+    licenses: &[sam::License],
+    unusable: &[(String, modelseal::Error)],
+    global: &Global,
+) -> Result<Exit, Failure> {
+    let (mut files, mut bytes) = (0, 0_u64);
+    for entry in manifest.entries() {
+        let metadata = entry.metadata();
+        if metadata.kind == Kind::File {
+            files += 1;
+            bytes = bytes.saturating_add(metadata.len);
+        }
+    }
+    if global.json {
+        let unusable = unusable.iter().map(
+            |(id, error)| json!({"license_id": id, "error": console::with_causes(error.within_model())}),
+        );
+        console::print_json(&json!({
+            "format": "sam", "version": 1, "content_id": manifest.content_id().to_string(),
+            "chunk_length": manifest.chunk_len().get(), "files": files, "bytes": bytes,
+            "licenses": licenses.iter().map(license::to_json).collect::<Vec<_>>(),
+            "unusable": unusable.collect::<Vec<_>>(),
+        }))?;
+        return Ok(Exit::Success);
+    }
+    let mut text = format!(
+        "format   Sam, version 1\ncontent  {}, chunks of {} bytes\nfiles    {files}, {}\n",
+        manifest.content_id(),
+        manifest.chunk_len().get(),
+        console::bytes(bytes),
+    );
+    for license in licenses {
+        text += "\n";
+        text += &license::to_text(license);
+    }
+    for (id, error) in unusable {
+        let _ = writeln!(
+            text,
+            "\nlicense  {id}: cannot be used: {}",
+            console::with_causes(error.within_model())
+        );
+    }
+    console::print(text.as_bytes())?;
+    Ok(Exit::Success)
+}
+
+fn vault_info(conf: &Conf, global: &Global) -> Result<Exit, Failure> {
     let scrypt = conf.scrypt().params();
     let names = match conf.flags().name_scheme() {
         NameScheme::Encrypted => "encrypted, differently in every directory",

@@ -5,6 +5,7 @@ mod console;
 mod create;
 mod exit;
 mod keys;
+mod license;
 mod look;
 mod open;
 
@@ -41,10 +42,12 @@ fn run(args: &Args, console: &Console) -> Result<exit::Exit, exit::Failure> {
         Command::Encrypt(command) => create::encrypt(command, &args.global, console),
         Command::Decrypt(command) => open::decrypt(command, &args.global, console),
         Command::Ls(command) => look::ls(command, &args.global, console),
-        Command::Cat(command) => open::cat(command, &args.global),
+        Command::Cat(command) => open::cat(command, &args.global, console),
         Command::Info(command) => look::info(command, &args.global),
         Command::Verify(command) => open::verify(command, &args.global, console),
         Command::Passwd(command) => keys::passwd(command, &args.global, console),
+        Command::SamPack(command) => create::sam_pack(command, &args.global, console),
+        Command::Rotate(command) => create::rotate(command, &args.global, console),
         Command::Key(KeyCommand::Generate(command)) => keys::generate(command),
         Command::Key(KeyCommand::Export(command)) => keys::export(command, &args.global, console),
         Command::Completions { shell } => args::completions(*shell),

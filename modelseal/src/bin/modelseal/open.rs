@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use modelseal::store::Kind;
-use modelseal::{Buffer, Entry, Found, Model, Progress, UnsealOptions, unseal};
+use modelseal::{Buffer, Damage, Entry, Found, Model, Progress, UnsealOptions, unseal};
 use serde_json::json;
 
 use crate::args::{Cat, Decrypt, Global, Verify};
@@ -22,7 +22,7 @@ pub(crate) fn decrypt(command: &Decrypt, global: &Global, console: &Console) -> 
     let location = &command.sealed.location;
     console.catch_signals();
     let begin = Instant::now();
-    let model = Model::open(location, key, &global.open_options())?;
+    let model = console.open(location, key, &command.sealed.trust, global)?;
     let options = UnsealOptions {
         resume: command.resume,
     };
@@ -30,10 +30,10 @@ pub(crate) fn decrypt(command: &Decrypt, global: &Global, console: &Console) -> 
     report("unsealed", &summary, begin, global, console)
 }
 
-pub(crate) fn cat(command: &Cat, global: &Global) -> Result<Exit, Failure> {
+pub(crate) fn cat(command: &Cat, global: &Global, console: &Console) -> Result<Exit, Failure> {
     let location = &command.sealed.location;
-    let key = command.sealed.key.resolve("Key", false)?;
-    let model = Model::open(location, key, &global.open_options())?;
+    let key = console.key(&command.sealed.key)?;
+    let model = console.open(location, key, &command.sealed.trust, global)?;
     let mut window =
         Buffer::new(WINDOW).map_err(|source| Failure::io(location, "making room for", source))?;
     let mut out = io::stdout().lock();
@@ -54,24 +54,10 @@ pub(crate) fn cat(command: &Cat, global: &Global) -> Result<Exit, Failure> {
 }
 
 pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Result<Exit, Failure> {
-    let location = &command.sealed.location;
-    let key = console.key(&command.sealed.key)?;
-    let model = Model::open(location, key, &global.open_options())?;
-    let start = model.lookup(&command.path)?;
-    if start.kind() != Kind::Dir {
-        let path = location.join(&command.path);
-        return Err(Failure::io(
-            &path,
-            "checking",
-            io::ErrorKind::NotADirectory.into(),
-        ));
-    }
-    console.catch_signals();
-    let (files, bytes) = size(&model, &start)?;
-    console.begin(files, bytes);
+    let location = &command.location;
     let damages = Mutex::new(Vec::new());
     let unreadable = AtomicU64::new(0);
-    let verified = model.verify(&start, console, &|damage| {
+    let report = |damage: Damage| {
         let text = console::with_causes(damage.error.within_model());
         let kind = if damage.error.is_unreadable() {
             unreadable.fetch_add(1, Ordering::Relaxed);
@@ -88,7 +74,28 @@ pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Re
         } else {
             console.damage(kind, &text);
         }
-    });
+    };
+    let verified = if let Some(key) = &command.key {
+        let key = console.key(key)?;
+        let model = console.open(location, key, &command.trust, global)?;
+        let start = model.lookup(&command.path)?;
+        if start.kind() != Kind::Dir {
+            let path = location.join(&command.path);
+            return Err(Failure::io(
+                &path,
+                "checking",
+                io::ErrorKind::NotADirectory.into(),
+            ));
+        }
+        console.catch_signals();
+        let (files, bytes) = size(&model, &start)?;
+        console.begin(files, bytes);
+        model.verify(&start, console, &report)
+    } else {
+        let options = command.trust.options(global)?;
+        console.catch_signals();
+        Model::verify_without_key(location, &command.path, &options, console, &report)
+    };
     console.finish();
     let verified = match verified {
         Err(_) if console.is_interrupted() => return Err(Failure::Interrupted { hint: "" }),
