@@ -119,16 +119,33 @@ impl<F: ReadAt> PackageFile<F> {
     /// # Errors
     /// As [`Self::scan`].
     pub(crate) fn scan_and_digest(&self, progress: &dyn Progress) -> Result<(Scan, [u8; 32])> {
-        let scanned = || {
+        self.digested(|file| self.engine.scan(file, progress))
+    }
+
+    /// As [`Self::unseal`], and digests the same bytes as it reads them.
+    ///
+    /// # Errors
+    /// As [`Self::unseal`].
+    pub(crate) fn unseal_and_digest(&self, sink: &dyn WriteAt, progress: &dyn Progress) -> Result<[u8; 32]> {
+        let ((), digest) = self.digested(|file| self.engine.unseal(file, sink, progress))?;
+        Ok(digest)
+    }
+
+    /// Does something that reads all of the file, and digests what it reads.
+    fn digested<R>(
+        &self,
+        work: impl FnOnce(chunk_cipher::Sealed<'_>) -> chunk_cipher::Result<R>,
+    ) -> Result<(R, [u8; 32])> {
+        let digested = || {
             let digester = Digester::new(&self.header_bytes, &layout(&self.header), self.header.len)?;
             let source = DigestedSource {
                 source: &self.file,
                 digester: &digester,
             };
-            let scan = self.engine.scan(self.sealed_in(&source), progress)?;
-            Ok((scan, digester.finish()?))
+            let done = work(self.sealed_in(&source))?;
+            Ok((done, digester.finish()?))
         };
-        scanned().map_err(|source| self.error(source))
+        digested().map_err(|source| self.error(source))
     }
 
     fn sealed(&self) -> chunk_cipher::Sealed<'_> {
@@ -382,6 +399,9 @@ mod tests {
             let file = open(file, &header).unwrap();
             assert!(read(&file).unwrap() == plain);
             assert_eq!(file.scan_and_digest(&()).unwrap(), (Scan::default(), made));
+            let sink = Memory::default();
+            assert_eq!(file.unseal_and_digest(&sink, &()).unwrap(), made);
+            assert!(sink.bytes() == plain);
         }
     }
 

@@ -208,14 +208,13 @@ impl<S: WriteStore> PackageWriter<S> {
             Err(Error::Header { .. } | Error::Mismatch { .. }) => return Ok(false),
             opened => opened?,
         };
-        match file.unseal(&Compare(source.content), &Uncounted(progress)) {
+        let digest = match file.unseal_and_digest(&Compare(source.content), &Uncounted(progress)) {
             Err(Error::File {
                 source: chunk_cipher::Error::Chunk { .. } | chunk_cipher::Error::Write { .. },
                 ..
             }) => return Ok(false),
             compared => compared?,
-        }
-        let (_, digest) = file.scan_and_digest(&Uncounted(progress))?;
+        };
         let sealed = Sealed {
             file_id: header.id,
             digest,
