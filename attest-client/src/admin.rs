@@ -8,7 +8,6 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
-use ureq::http::Method;
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
@@ -76,7 +75,7 @@ impl Admin {
     /// [`Error::AdminRefused`], [`Error::Unreachable`], [`Error::Tls`] and others.
     pub fn set_resource(&self, resource: &ResourceUri, content: &[u8]) -> Result<()> {
         let body = Some(("application/octet-stream", content));
-        self.change_resource(Method::POST, resource, body, "store")
+        self.change_resource("POST", resource, body, "store")
     }
 
     /// Deletes a resource.
@@ -84,7 +83,7 @@ impl Admin {
     /// # Errors
     /// As [`set_resource`](Self::set_resource).
     pub fn delete_resource(&self, resource: &ResourceUri) -> Result<()> {
-        self.change_resource(Method::DELETE, resource, None, "delete")
+        self.change_resource("DELETE", resource, None, "delete")
     }
 
     /// Sets the policy that decides who gets which resource, in Rego.
@@ -128,7 +127,7 @@ impl Admin {
 
     fn change_resource(
         &self,
-        method: Method,
+        method: &'static str,
         resource: &ResourceUri,
         body: Option<(&'static str, &[u8])>,
         action: &str,
@@ -167,7 +166,7 @@ impl Admin {
 
     fn set_policy(&self, path: &str, policy: &impl Serialize) -> Result<()> {
         let body = serde_json::to_vec(policy).expect("strings serialise");
-        let response = self.send(Method::POST, path, Some(("application/json", &body)))?;
+        let response = self.send("POST", path, Some(("application/json", &body)))?;
         if is_done(&response) {
             return Ok(());
         }
@@ -182,7 +181,12 @@ impl Admin {
         ))
     }
 
-    fn send(&self, method: Method, path: &str, body: Option<(&'static str, &[u8])>) -> Result<Response> {
+    fn send(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Option<(&'static str, &[u8])>,
+    ) -> Result<Response> {
         let authorization = self.authorization()?;
         let clock = self.http.clock();
         self.http.send(

@@ -9,7 +9,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use ureq::http::Method;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
@@ -113,7 +112,7 @@ impl GuestClient {
     fn get(&self, service: &'static str, path: &str, max: usize) -> Result<Response> {
         let response = self.http.send(
             &Request {
-                method: Method::GET,
+                method: "GET",
                 path,
                 headers: Vec::new(),
                 body: None,

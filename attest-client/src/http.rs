@@ -1,15 +1,12 @@
 //! Requests to a broker: bounded, within their time, and again where that may help.
 
 use std::fmt;
-use std::io::{self, Read};
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand;
 use rustls::pki_types::CertificateDer;
-use ureq::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, SET_COOKIE};
-use ureq::http::{self, HeaderMap, HeaderName, Method};
-use ureq::{Agent, Proxy, ProxyProtocol};
 use zeroize::Zeroizing;
 
 use crate::clock::{Clock, SystemClock};
@@ -18,15 +15,20 @@ use crate::messages::ErrorInformation;
 use crate::shown::shown;
 
 mod base_url;
+mod exchange;
+mod proxy;
+mod stream;
 mod tls;
-mod transport;
 
 pub(crate) use base_url::BaseUrl;
+use exchange::{Connection, MAX_HEAD};
+use proxy::Proxy;
+use stream::Route;
 
-/// Most bytes of an answer's head.
-const MAX_HEAD: usize = 32 << 10;
 /// Most bytes of an answer that says what went wrong; the rest is not looked at.
 const MAX_ERROR_BODY: usize = 64 << 10;
+/// Most connections that are kept for the next request.
+const MAX_IDLE: usize = 4;
 /// First pause before another attempt, doubled for each that follows.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest that they become.
@@ -65,9 +67,7 @@ impl Settings {
 
     /// Goes through this proxy, whatever the environment says.
     pub(crate) fn set_proxy(&mut self, url: &str) -> Result<()> {
-        self.proxy = Some(Proxy::new(url).map_err(|_| Error::Config {
-            what: "the proxy's URL is malformed",
-        })?);
+        self.proxy = Some(Proxy::parse(url)?);
         Ok(())
     }
 
@@ -76,20 +76,9 @@ impl Settings {
         if base.is_loopback() {
             return Ok(None);
         }
-        let proxy = self
-            .proxy
+        self.proxy
             .clone()
-            .or_else(Proxy::try_from_env)
-            .filter(|proxy| !proxy.is_no_proxy(base.uri()));
-        if proxy
-            .as_ref()
-            .is_some_and(|proxy| !matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https))
-        {
-            return Err(Error::Config {
-                what: "the proxy must be an http or https one; SOCKS is not supported",
-            });
-        }
-        Ok(proxy)
+            .map_or_else(|| Proxy::from_environment(base), |proxy| Ok(Some(proxy)))
     }
 }
 
@@ -116,7 +105,7 @@ impl Deadline {
 
 /// A request.
 pub(crate) struct Request<'a> {
-    pub(crate) method: Method,
+    pub(crate) method: &'static str,
     /// Begins with a slash.
     pub(crate) path: &'a str,
     pub(crate) headers: Vec<(&'static str, &'a str)>,
@@ -166,48 +155,42 @@ enum Failure {
     Unconnected(Error),
     /// The connection ended.
     Lost(Error),
-    /// It took too long.
-    Late,
+    /// It took too long: to connect, or to answer.
+    Late { connected: bool },
     /// And there will be none.
     Final(Error),
 }
 
 /// Makes requests to one broker.
 pub(crate) struct Http {
-    agent: Agent,
     base: BaseUrl,
+    route: Route,
     settings: Settings,
+    /// Connections for the next request, where any are kept.
+    idle: Option<Mutex<Vec<Connection>>>,
 }
 
 impl Http {
     /// With connections that are kept for the next request, where `keep` says so.
     pub(crate) fn new(base: BaseUrl, settings: Settings, keep: bool) -> Result<Self> {
-        // A proxy may itself be reached by TLS.
         let proxy = settings.proxy_to(&base)?;
-        let proxied_by_tls = proxy
-            .as_ref()
-            .is_some_and(|proxy| proxy.protocol() == ProxyProtocol::Https);
-        let tls = if base.is_https() || proxied_by_tls {
-            Some(tls::config(&settings.added_roots)?)
-        } else {
-            None
+        let needs_tls = base.is_https() || proxy.as_ref().is_some_and(|proxy| proxy.https);
+        let route = Route {
+            target: base.authority().clone(),
+            https: base.is_https(),
+            proxy,
+            tls: if needs_tls {
+                Some(tls::config(&settings.added_roots)?)
+            } else {
+                None
+            },
+            loopback_only: base.is_loopback(),
         };
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            // None is followed: credentials go to the address that was given, or nowhere.
-            .max_redirects(0)
-            .proxy(proxy)
-            .user_agent(USER_AGENT)
-            .max_response_header_size(MAX_HEAD)
-            .input_buffer_size(2 * MAX_HEAD)
-            .output_buffer_size(MAX_HEAD)
-            .max_idle_connections(if keep { 4 } else { 0 })
-            .build();
-        let loopback_only = base.is_loopback();
         Ok(Self {
-            agent: transport::agent(config, tls, loopback_only),
             base,
+            route,
             settings,
+            idle: keep.then(Mutex::default),
         })
     }
 
@@ -233,7 +216,8 @@ impl Http {
                     response.status == 429 || (response.is_transient() && request.retry == Retry::Transient)
                 }
                 Err(Failure::Unconnected(_)) => true,
-                Err(Failure::Lost(_) | Failure::Late) => request.retry == Retry::Transient,
+                Err(Failure::Late { connected: false }) => true,
+                Err(Failure::Lost(_) | Failure::Late { .. }) => request.retry == Retry::Transient,
                 Err(Failure::Final(_)) => false,
             };
             let asked = outcome
@@ -245,7 +229,7 @@ impl Http {
             if !again || attempt >= self.settings.attempts || pause >= deadline.left(self.clock()) {
                 return outcome.map_err(|failure| match failure {
                     Failure::Unconnected(error) | Failure::Lost(error) | Failure::Final(error) => error,
-                    Failure::Late => self.late(request),
+                    Failure::Late { .. } => self.late(request),
                 });
             }
             log::debug!(
@@ -308,36 +292,96 @@ impl Http {
     }
 
     fn once(&self, request: &Request<'_>, timeout: Duration) -> Result<Response, Failure> {
-        let mut builder = http::Request::builder()
-            .method(&request.method)
-            .uri(self.base.join(request.path));
-        for (name, value) in &request.headers {
-            builder = builder.header(*name, *value);
+        // A timeout that no clock can hold is an hour at a time.
+        let now = Instant::now();
+        let give_up_at = now
+            .checked_add(timeout)
+            .unwrap_or(now + Duration::from_secs(3600));
+        if let Some(mut connection) = self.kept_connection() {
+            let outcome = self.exchange(&mut connection, request, give_up_at);
+            // One that the broker was just about to close: it has seen nothing of the request.
+            if !(matches!(outcome, Err(Failure::Lost(_))) && connection.is_unanswered()) {
+                self.keep(connection);
+                return outcome;
+            }
         }
-        if let Some((content_type, _)) = request.body {
-            builder = builder.header(CONTENT_TYPE, content_type);
-        }
-        let malformed = |_| {
-            Failure::Final(Error::Config {
-                what: "a header's value (token, API key or instance information) must be printable ASCII",
-            })
-        };
-        let response = match request.body {
-            Some((_, body)) => self.run(builder.body(body).map_err(malformed)?, timeout),
-            None => self.run(builder.body(()).map_err(malformed)?, timeout),
-        }
-        .map_err(|error| self.failure(error, request))?;
+        let stream = self
+            .route
+            .connect(give_up_at)
+            .map_err(|error| self.unconnected(error, request))?;
+        let mut connection = Connection::new(stream);
+        let outcome = self.exchange(&mut connection, request, give_up_at);
+        self.keep(connection);
+        outcome
+    }
 
-        let (head, mut body) = response.into_parts();
+    fn exchange(
+        &self,
+        connection: &mut Connection,
+        request: &Request<'_>,
+        give_up_at: Instant,
+    ) -> Result<Response, Failure> {
+        let target = self.base.target(request.path);
+        let target = if self.route.is_forwarded() {
+            format!("http://{}{target}", self.base.authority().text)
+        } else {
+            target
+        };
+        let mut headers = vec![
+            ("host", self.base.authority().text.as_str()),
+            ("user-agent", USER_AGENT),
+            ("accept", "*/*"),
+        ];
+        if self.idle.is_none() {
+            headers.push(("connection", "close"));
+        }
+        if self.route.is_forwarded() {
+            let proxy = self.route.proxy.as_ref();
+            let authorization = proxy.and_then(|proxy| proxy.authorization.as_ref());
+            headers.extend(authorization.map(|value| ("proxy-authorization", value.as_str())));
+        }
+        headers.extend(request.headers.iter().copied());
+        headers.extend(
+            request
+                .body
+                .map(|(content_type, _)| ("content-type", content_type)),
+        );
+        if headers
+            .iter()
+            .any(|(_, value)| value.bytes().any(|byte| !matches!(byte, b' '..=b'~')))
+        {
+            return Err(Failure::Final(Error::Config {
+                what: "the value of a header must be printable ASCII",
+            }));
+        }
+
+        let failed = |error| self.failure(error, request);
+        connection.give_up_at(give_up_at);
+        let sent = connection.write_request(
+            request.method,
+            &target,
+            &headers,
+            request.body.map(|(_, content)| content),
+        );
+        let head = match sent {
+            Ok(()) => connection.read_head().map_err(failed)?,
+            // It may have said why before it hung up.
+            Err(error) if is_lost(&error) => match connection.read_head() {
+                Ok(head) if head.status >= 400 => head,
+                _ => return Err(failed(error)),
+            },
+            Err(error) => return Err(failed(error)),
+        };
         let mut response = Response {
-            status: head.status.as_u16(),
+            status: head.status,
             body: Zeroizing::default(),
-            cookies: texts(&head.headers, &SET_COOKIE),
-            content_type: texts(&head.headers, &CONTENT_TYPE).pop().unwrap_or_default(),
-            location: texts(&head.headers, &LOCATION).pop(),
-            retry_after: texts(&head.headers, &RETRY_AFTER)
-                .pop()
-                .and_then(|seconds| seconds.trim().parse().ok())
+            cookies: head.values("set-cookie").map(str::to_owned).collect(),
+            content_type: head.values("content-type").next().unwrap_or_default().to_owned(),
+            location: head.values("location").next().map(str::to_owned),
+            retry_after: head
+                .values("retry-after")
+                .next()
+                .and_then(|seconds| seconds.parse().ok())
                 .map(Duration::from_secs),
         };
         let max = if response.is_success() {
@@ -345,14 +389,7 @@ impl Http {
         } else {
             MAX_ERROR_BODY
         };
-        let expected = body.content_length().unwrap_or(0);
-        let read = if expected > max as u64 {
-            None
-        } else {
-            read_capped(&mut body.as_reader(), expected, max)
-                .map_err(|error| self.failure(ureq::Error::from(error), request))?
-        };
-        match read {
+        match connection.read_body(&head, max).map_err(failed)? {
             Some(body) => response.body = body,
             None if response.is_success() => {
                 return Err(Failure::Final(Error::TooLarge {
@@ -366,61 +403,66 @@ impl Http {
         Ok(response)
     }
 
-    fn run<B: ureq::AsSendBody>(
-        &self,
-        request: http::Request<B>,
-        timeout: Duration,
-    ) -> Result<http::Response<ureq::Body>, ureq::Error> {
-        let request = self
-            .agent
-            .configure_request(request)
-            .timeout_global(Some(timeout))
-            .build();
-        self.agent.run(request)
+    fn kept_connection(&self) -> Option<Connection> {
+        let mut idle = self.idle.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        std::iter::from_fn(|| idle.pop()).find(Connection::is_reusable)
     }
 
-    fn failure(&self, error: ureq::Error, request: &Request<'_>) -> Failure {
-        let unreachable = |what: String, source| Error::Unreachable {
-            url: self.base.to_string(),
-            what,
-            source,
-        };
+    fn keep(&self, connection: Connection) {
+        if let Some(idle) = &self.idle
+            && connection.is_reusable()
+        {
+            let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if idle.len() < MAX_IDLE {
+                idle.push(connection);
+            }
+        }
+    }
+
+    fn unconnected(&self, error: io::Error, request: &Request<'_>) -> Failure {
+        match self.failure(error, request) {
+            Failure::Late { .. } => Failure::Late { connected: false },
+            Failure::Lost(error) => Failure::Unconnected(error),
+            other => other,
+        }
+    }
+
+    fn failure(&self, error: io::Error, request: &Request<'_>) -> Failure {
+        let url = self.base.to_string();
         let or_tls = if self.base.is_https() {
             "; if the port speaks no TLS, the address must begin with http://"
         } else {
             "; if the port speaks TLS, the address must begin with https://"
         };
-        match error {
-            ureq::Error::Timeout(_) => Failure::Late,
-            ureq::Error::HostNotFound => {
-                Failure::Unconnected(unreachable("its host is not known".to_owned(), None))
-            }
-            ureq::Error::ConnectProxyFailed(what) => Failure::Unconnected(unreachable(
-                format!("the proxy did not connect: {}", shown(&what)),
-                None,
-            )),
-            ureq::Error::LargeResponseHeader(..) => Failure::Final(Error::TooLarge {
+        if let Some(error) = tls_error(&error) {
+            return Failure::Final(Error::Tls {
+                url,
+                what: tls::advice(error),
+                source: Box::new(error.clone()),
+            });
+        }
+        match error.kind() {
+            io::ErrorKind::TimedOut => Failure::Late { connected: true },
+            io::ErrorKind::FileTooLarge => Failure::Final(Error::TooLarge {
                 what: "the head of an answer",
                 max: MAX_HEAD,
             }),
-            ureq::Error::Protocol(error) => Failure::Final(
+            io::ErrorKind::InvalidData => Failure::Final(
                 self.malformed(format_args!("{} is no HTTP ({error}){or_tls}", request.answer)),
             ),
-            ureq::Error::Io(source) => match tls_error(&source) {
-                Some(error) => Failure::Final(Error::Tls {
-                    url: self.base.to_string(),
-                    what: tls::advice(error),
-                    source: Box::new(error.clone()),
-                }),
-                None if is_lost(&source) => Failure::Lost(unreachable(
-                    format!("the connection ended before {} was whole{or_tls}", request.answer),
-                    Some(source),
-                )),
-                None => Failure::Unconnected(unreachable(format!("no connection ({source})"), Some(source))),
-            },
-            ureq::Error::Tls(what) => Failure::Final(unreachable(what.to_owned(), None)),
-            // Neither an answer nor the network can bring about the rest.
-            other => Failure::Final(unreachable(other.to_string(), None)),
+            io::ErrorKind::InvalidInput => Failure::Final(Error::Config {
+                what: "TLS needs a DNS name or an address as the broker's host",
+            }),
+            _ if is_lost(&error) => Failure::Lost(Error::Unreachable {
+                url,
+                what: format!("the connection ended before {} was whole{or_tls}", request.answer),
+                source: Some(error),
+            }),
+            _ => Failure::Unconnected(Error::Unreachable {
+                url,
+                what: format!("no connection ({error})"),
+                source: Some(error),
+            }),
         }
     }
 }
@@ -443,40 +485,6 @@ fn pause(attempt: u32) -> Duration {
     // Without chance it is the whole pause.
     let _ = rand::fill(&mut chance);
     whole - whole * u32::from(chance[0]) / 512
-}
-
-/// The whole of it, in memory of which no copy is left behind; none if it is longer than `max`.
-fn read_capped(reader: &mut impl Read, expected: u64, max: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-    const FIRST: usize = 8 << 10;
-    let expected = usize::try_from(expected).unwrap_or(usize::MAX);
-    // One more byte than expected, so that its end is seen without growing.
-    let mut body = Zeroizing::new(vec![0; expected.max(FIRST).min(max) + 1]);
-    let mut len = 0;
-    loop {
-        if len > max {
-            return Ok(None);
-        }
-        if len == body.len() {
-            let mut larger = Zeroizing::new(vec![0; len.saturating_mul(2).min(max + 1)]);
-            larger[..len].copy_from_slice(&body);
-            body = larger;
-        }
-        match reader.read(&mut body[len..])? {
-            0 => break,
-            read => len += read,
-        }
-    }
-    body.truncate(len);
-    Ok(Some(body))
-}
-
-fn texts(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .map(str::to_owned)
-        .collect()
 }
 
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {

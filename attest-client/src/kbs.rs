@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ureq::http::Method;
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
@@ -175,7 +174,7 @@ impl KbsClient {
         headers.extend(self.options.headers.instance_info());
         let response = self.http.send(
             &Request {
-                method: Method::GET,
+                method: "GET",
                 path: &path,
                 headers,
                 body: None,

@@ -1,7 +1,6 @@
 //! Request, challenge, attestation, response: how a session comes to be.
 
 use serde_json::Value;
-use ureq::http::Method;
 use zeroize::Zeroizing;
 
 use super::session::{Cookies, SESSION_COOKIE, Session};
@@ -130,7 +129,7 @@ impl KbsClient {
         .expect("JSON values serialise");
         self.http.send(
             &Request {
-                method: Method::POST,
+                method: "POST",
                 path: "/kbs/v0/auth",
                 headers: self.options.headers.for_request(),
                 body: Some(("application/json", &body)),
@@ -177,7 +176,7 @@ impl KbsClient {
         headers.extend(self.options.headers.instance_info());
         let response = self.http.send(
             &Request {
-                method: Method::POST,
+                method: "POST",
                 path: "/kbs/v0/attest",
                 headers,
                 body: Some(("application/json", body)),

@@ -90,6 +90,7 @@ pub(crate) struct Broker {
     /// Keys by the token that names them.
     tokens: Mutex<HashMap<String, TeePublicKey>>,
     token_padding: usize,
+    secret: Vec<u8>,
     made: AtomicUsize,
     fault: Box<Fault>,
 }
@@ -114,6 +115,7 @@ impl Broker {
             sessions: Mutex::default(),
             tokens: Mutex::default(),
             token_padding: 0,
+            secret: SECRET.to_vec(),
             made: AtomicUsize::new(0),
             fault: Box::new(fault),
         }
@@ -127,6 +129,12 @@ impl Broker {
     /// With tokens so many bytes longer, as event logs make them.
     pub(crate) fn with_token_padding(mut self, bytes: usize) -> Self {
         self.token_padding = bytes;
+        self
+    }
+
+    /// With another resource than [`SECRET`].
+    pub(crate) fn with_secret(mut self, secret: &[u8]) -> Self {
+        self.secret = secret.to_vec();
         self
     }
 
@@ -277,7 +285,7 @@ impl Broker {
         answer(
             "200 OK",
             "content-type: application/json\r\n",
-            self.sealed(&key, SECRET),
+            self.sealed(&key, &self.secret),
         )
     }
 
