@@ -24,10 +24,12 @@ mod server;
 use broker::{Broker, Line, RESOURCE};
 use server::{Server, answer};
 
-const LEN: usize = 64;
+/// Long enough that it lies above the buffers that it passed through, and keeps them from being given back to the system.
+const LEN: usize = 64 << 10;
 const MASK: u8 = 0xa5;
-/// Freed memory loses its first bytes to the allocator, so each part is looked for by itself.
+/// A part of it that is looked for, and how many there are: one in each page or so.
 const PART: usize = 16;
+const PARTS: usize = 16;
 
 /// The process that has the resource.
 struct Holder {
@@ -35,7 +37,10 @@ struct Holder {
     /// It must not find its output closed.
     _lines: Lines<BufReader<ChildStdout>>,
     url: String,
-    masked: [u8; LEN],
+    masked: Vec<[u8; PART]>,
+    /// Here before anything is fetched: what allocates later writes over what was freed.
+    window: Vec<u8>,
+    maps: String,
 }
 
 impl Holder {
@@ -55,20 +60,29 @@ impl Holder {
             .unwrap();
         let mut words = line.split_once("holding ").unwrap().1.split(' ');
         let url = words.next().unwrap().to_owned();
-        let masked = seal::decode(words.next().unwrap()).try_into().unwrap();
+        let masked = words.map(|word| seal::decode(word).try_into().unwrap()).collect();
         Self {
             child,
             _lines: lines,
             url,
             masked,
+            window: vec![0; 1 << 20],
+            maps: String::with_capacity(1 << 20),
         }
     }
 
     /// In how many places of this process's memory a part of the resource lies.
-    fn places(&self) -> usize {
+    fn places(&mut self) -> usize {
         let memory = File::open("/proc/self/mem").unwrap();
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let mut window = vec![0; 1 << 16];
+        self.maps.clear();
+        File::open("/proc/self/maps")
+            .unwrap()
+            .read_to_string(&mut self.maps)
+            .unwrap();
+        assert!(self.maps.len() < 1 << 20);
+        let Self {
+            masked, window, maps, ..
+        } = self;
         let mut places = 0;
         for line in maps.lines() {
             let mut words = line.split_whitespace();
@@ -93,7 +107,7 @@ impl Holder {
                 let Ok(read) = memory.read_at(&mut window[..len], at) else {
                     break;
                 };
-                places += self.places_in(&window[..read]);
+                places += places_in(masked, &window[..read]);
                 window.fill(0);
                 black_box(&window);
                 // A part may lie across the end of a window.
@@ -106,14 +120,18 @@ impl Holder {
         }
         places
     }
+}
 
-    fn places_in(&self, bytes: &[u8]) -> usize {
-        let is_part = |here: &[u8]| {
-            let is = |part: &[u8]| part.iter().zip(here).all(|(masked, byte)| masked ^ byte == MASK);
-            self.masked.chunks_exact(PART).any(is)
-        };
-        bytes.windows(PART).filter(|here| is_part(here)).count()
+fn places_in(masked: &[[u8; PART]], bytes: &[u8]) -> usize {
+    let mut begins = [false; 256];
+    for part in masked {
+        begins[usize::from(part[0] ^ MASK)] = true;
     }
+    let is_part = |here: &[u8]| {
+        let is = |part: &[u8; PART]| part.iter().zip(here).all(|(masked, byte)| masked ^ byte == MASK);
+        begins[usize::from(here[0])] && masked.iter().any(is)
+    };
+    bytes.windows(PART).filter(|here| is_part(here)).count()
 }
 
 impl Drop for Holder {
@@ -145,11 +163,12 @@ fn holds_a_resource() {
         }
         broker.handle(request)
     });
-    println!(
-        "holding {} {}",
-        server.url(),
-        seal::encode(&secret.map(|byte| byte ^ MASK))
-    );
+    let parts = secret.chunks(LEN / PARTS).map(|page| {
+        // Not at its beginning, which is the first to be written over.
+        let part = page[page.len() / 2..].first_chunk::<PART>().unwrap();
+        seal::encode(&part.map(|byte| byte ^ MASK))
+    });
+    println!("holding {} {}", server.url(), parts.collect::<Vec<_>>().join(" "));
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
@@ -165,7 +184,7 @@ fn nothing_stays_of_what_was_fetched() {
         ("0.4.0", TeeKeyKind::P521),
         ("0.1.0", TeeKeyKind::Rsa1_5),
     ] {
-        let holder = Holder::start(version);
+        let mut holder = Holder::start(version);
         assert_eq!(holder.places(), 0, "before it is fetched");
         let client = KbsClient::builder(&holder.url)
             .evidence(SampleEvidence)
@@ -173,7 +192,7 @@ fn nothing_stays_of_what_was_fetched() {
             .build()
             .unwrap();
         let secret = client.get_resource(&resource()).unwrap();
-        assert_eq!(holder.places(), LEN / PART, "while it is held, once");
+        assert_eq!(holder.places(), PARTS, "while it is held, once");
         drop(secret);
         assert_eq!(holder.places(), 0, "after it was dropped");
         drop(client);
@@ -183,15 +202,15 @@ fn nothing_stays_of_what_was_fetched() {
 
 #[test]
 fn nothing_stays_in_the_buffers_of_plain_connections() {
-    let holder = Holder::start("0.4.0");
+    let mut holder = Holder::start("0.4.0");
     let guest = GuestClient::new(&holder.url, Duration::from_secs(60)).unwrap();
     let secret = guest.get_resource(&resource()).unwrap();
-    assert_eq!(holder.places(), LEN / PART, "while it is held, once");
+    assert_eq!(holder.places(), PARTS, "while it is held, once");
 
     // And on its way to a broker.
     let admin = Admin::builder(&holder.url).without_credentials().build().unwrap();
     admin.set_resource(&resource(), &secret).unwrap();
-    assert_eq!(holder.places(), LEN / PART, "while it is held, once");
+    assert_eq!(holder.places(), PARTS, "while it is held, once");
     drop(secret);
     assert_eq!(holder.places(), 0, "after it was dropped");
 }
