@@ -244,7 +244,7 @@ impl Connection {
     fn read_line(&mut self) -> io::Result<String> {
         loop {
             let ahead = &self.buffer[self.begin..self.end];
-            if let Some(len) = ahead.iter().position(|byte| *byte == b'\n') {
+            if let Some(len) = ahead.iter().take(MAX_CHUNK_LINE).position(|byte| *byte == b'\n') {
                 let line = ahead[..len].strip_suffix(b"\r").unwrap_or(&ahead[..len]);
                 let line = str::from_utf8(line)
                     .map_err(|_| malformed("a line that is no text"))?
@@ -252,7 +252,7 @@ impl Connection {
                 self.begin += len + 1;
                 return Ok(line);
             }
-            if ahead.len() > MAX_CHUNK_LINE {
+            if ahead.len() >= MAX_CHUNK_LINE {
                 return Err(malformed("a line that does not end"));
             }
             if self.fill()? == 0 {
@@ -380,4 +380,254 @@ fn malformed(what: &'static str) -> io::Error {
 
 fn too_long() -> io::Error {
     io::ErrorKind::FileTooLarge.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was sent, read so many bytes at a time.
+    struct Script {
+        input: io::Cursor<Vec<u8>>,
+        step: usize,
+    }
+
+    impl io::Read for Script {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let len = into.len().min(self.step);
+            self.input.read(&mut into[..len])
+        }
+    }
+
+    impl io::Write for Script {
+        fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+            Ok(from.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Stream for Script {
+        fn give_up_at(&mut self, _: Instant) {}
+
+        fn is_quiet(&self) -> bool {
+            true
+        }
+    }
+
+    /// Status and body, and whether another request may follow.
+    fn read(bytes: &[u8], step: usize, max: usize) -> io::Result<(u16, Option<Vec<u8>>, bool)> {
+        let mut connection = Connection::new(Box::new(Script {
+            input: io::Cursor::new(bytes.to_vec()),
+            step,
+        }));
+        let head = connection.read_head()?;
+        let body = connection.read_body(&head, max)?;
+        Ok((
+            head.status,
+            body.map(|body| body.to_vec()),
+            connection.is_reusable(),
+        ))
+    }
+
+    #[test]
+    fn bodies_in_every_framing() {
+        let long = "x".repeat(40_000);
+        let close = format!("HTTP/1.1 200 OK\r\n\r\n{long}");
+        let length = format!("HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n{long}");
+        let chunks =
+            format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n9c40\r\n{long}\r\n0\r\n\r\n");
+        for (bytes, status, body, reusable) in [
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+                200,
+                "hello",
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 5, 5\r\nContent-Length: 5\r\n\r\nhello",
+                200,
+                "hello",
+                true,
+            ),
+            (
+                "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n",
+                401,
+                "",
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: x, Close\r\n\r\nhello",
+                200,
+                "hello",
+                false,
+            ),
+            (
+                "HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+                200,
+                "hello",
+                false,
+            ),
+            ("HTTP/1.1 200 OK\r\n\r\nhello", 200, "hello", false),
+            ("HTTP/1.1 204 No Content\r\n\r\n", 204, "", true),
+            (
+                "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n",
+                304,
+                "",
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+                200,
+                "",
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n\
+                 2;a=b\r\nhe\r\n003\r\nllo\r\n0\r\ntrailer: x\r\n\r\n",
+                200,
+                "hello",
+                true,
+            ),
+            (
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n\
+                 HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+                200,
+                "hello",
+                true,
+            ),
+            (&close, 200, &long, false),
+            (&length, 200, &long, true),
+            (&chunks, 200, &long, true),
+        ] {
+            for step in [1, 7, usize::MAX] {
+                let whole = read(bytes.as_bytes(), step, body.len()).unwrap();
+                assert_eq!(
+                    whole,
+                    (status, Some(body.as_bytes().to_vec()), reusable),
+                    "{bytes:.100}"
+                );
+                if let Some(less) = body.len().checked_sub(1) {
+                    let (status_too, none, reusable) = read(bytes.as_bytes(), step, less).unwrap();
+                    assert_eq!(
+                        (status_too, none, reusable),
+                        (status, None, false),
+                        "{bytes:.100}"
+                    );
+                }
+            }
+        }
+        // What nobody asked for is not taken for the next answer.
+        let (.., reusable) = read(
+            b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\nHTTP/1.1",
+            usize::MAX,
+            9,
+        )
+        .unwrap();
+        assert!(!reusable);
+    }
+
+    #[test]
+    fn answers_that_are_cut_short() {
+        for bytes in [
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        ] {
+            for len in 0..bytes.len() {
+                let error = read(&bytes.as_bytes()[..len], usize::MAX, 100).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{len}");
+            }
+        }
+    }
+
+    #[test]
+    fn answers_that_are_refused() {
+        let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(MAX_HEADERS + 1));
+        let long = format!("HTTP/1.1 200 OK\r\na: {}\r\n\r\n", "b".repeat(MAX_HEAD));
+        let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(MAX_HEAD / 20);
+        let trailers = format!("{chunked}0\r\n{}", "trailer: x\r\n".repeat(MAX_HEAD / 5));
+        for (bytes, kind) in [
+            (many.as_str(), io::ErrorKind::FileTooLarge),
+            (&long, io::ErrorKind::FileTooLarge),
+            (&interim, io::ErrorKind::FileTooLarge),
+            (&trailers, io::ErrorKind::FileTooLarge),
+            (
+                "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+                io::ErrorKind::InvalidData,
+            ),
+            ("HTTP/2 200\r\n\r\n", io::ErrorKind::InvalidData),
+            ("HTTP/1.1 abc\r\n\r\n", io::ErrorKind::InvalidData),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+                io::ErrorKind::InvalidData,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 5, 6\r\n\r\nhello",
+                io::ErrorKind::InvalidData,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: +5\r\n\r\nhello",
+                io::ErrorKind::InvalidData,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\nhello",
+                io::ErrorKind::InvalidData,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length:\r\n\r\nhello",
+                io::ErrorKind::InvalidData,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nhello",
+                io::ErrorKind::InvalidData,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+                io::ErrorKind::InvalidData,
+            ),
+            (
+                &format!("{chunked}5\r\nhelloworld\r\n0\r\n\r\n"),
+                io::ErrorKind::InvalidData,
+            ),
+            (
+                &format!("{chunked}+5\r\nhello\r\n0\r\n\r\n"),
+                io::ErrorKind::InvalidData,
+            ),
+            (
+                &format!("{chunked}\r\nhello\r\n0\r\n\r\n"),
+                io::ErrorKind::InvalidData,
+            ),
+            (
+                &format!("{chunked}x\r\nhello\r\n0\r\n\r\n"),
+                io::ErrorKind::InvalidData,
+            ),
+            (
+                &format!("{chunked}5;{}\r\n", "a".repeat(1000)),
+                io::ErrorKind::InvalidData,
+            ),
+        ] {
+            for step in [11, usize::MAX] {
+                let error = read(bytes.as_bytes(), step, 100).unwrap_err();
+                assert_eq!(error.kind(), kind, "{bytes:.100}");
+            }
+        }
+        // More than can be, and more than there is memory for.
+        for length in [
+            "18446744073709551616",
+            "18446744073709551615",
+            "99999999999999999999999",
+        ] {
+            let bytes = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+            assert_eq!(read(bytes.as_bytes(), 1, 100).unwrap(), (200, None, false));
+        }
+        for length in ["ffffffffffffffff", "fffffffffffffffffffffffff"] {
+            assert_eq!(
+                read(format!("{chunked}{length}\r\n").as_bytes(), 1, 100).unwrap(),
+                (200, None, false)
+            );
+        }
+    }
 }
