@@ -12,7 +12,10 @@ fuzz_target!(|bytes: &[u8]| {
     let mut log = EventLog::empty();
     let header = log.to_bytes().len() - 8;
     if log.append_records(bytes).is_ok() {
-        assert_eq!(log.to_bytes()[header..], [&bytes[..log.to_bytes().len() - 8 - header], &[0xff; 8]].concat());
+        assert_eq!(
+            log.to_bytes()[header..],
+            [&bytes[..log.to_bytes().len() - 8 - header], &[0xff; 8]].concat()
+        );
         check(&log, &log.to_bytes());
     } else {
         assert_eq!(log, EventLog::empty());
