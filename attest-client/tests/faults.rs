@@ -452,7 +452,7 @@ fn a_cookie_expires_when_the_broker_says_so() {
 #[test]
 fn cookies_of_what_stands_before_the_broker_are_kept() {
     let (server, _) = sound()
-        .with_cookie_attributes("\r\nset-cookie: route=replica-2; Path=/\r\nset-cookie: odd")
+        .with_cookie_attributes("\r\nset-cookie: route=replica-2; Path=/\r\nset-cookie: odd\r\nset-cookie: caf\u{e9}=1\r\nset-cookie: a=caf\u{e9}\r\nset-cookie: =1")
         .start();
     let clock = Arc::new(FakeClock::default());
     builder(&server.url(), &clock)

@@ -98,7 +98,9 @@ impl Cookies {
                 continue;
             };
             let (name, value) = (name.trim(), Zeroizing::new(value.trim().to_owned()));
-            if name.is_empty() || name.len() + value.len() > MAX_COOKIE {
+            let is_printable = |text: &str| text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+            let fits = name.len() + value.len() <= MAX_COOKIE;
+            if name.is_empty() || !fits || !is_printable(name) || !is_printable(&value) {
                 continue;
             }
             if let Some((_, known)) = self.0.iter_mut().find(|(known, _)| known == name) {
