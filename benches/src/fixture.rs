@@ -16,9 +16,11 @@ use crate::error::Result;
 use crate::interrupt;
 
 mod loaded;
+mod package;
 mod tree;
 
 pub use loaded::{Loaded, LoadedStore};
+pub(crate) use package::{PACKAGE, many_files, one_file, package_options};
 pub use tree::Tree;
 
 /// The password of every vault made here. What they hold is worth nothing.
@@ -137,10 +139,11 @@ impl Sample {
         Ok(Model::open(&self.vault(), key(), &options)?)
     }
 
-    /// Brings both files into the page cache, as reading does.
+    /// Brings all files into the page cache, as reading does.
     pub(crate) fn warm_up(&self) -> Result<()> {
         let mut buf = vec![0; STEP];
-        for path in [self.plain(), self.sealed()?] {
+        let packed = Some(self.packed()).filter(|path| path.exists());
+        for path in [self.plain(), self.sealed()?].into_iter().chain(packed) {
             let mut file = File::open(path)?;
             while file.read(&mut buf)? > 0 {}
         }

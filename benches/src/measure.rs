@@ -100,6 +100,8 @@ pub(crate) enum Unit {
     Whole,
     /// One name of a directory.
     Name,
+    /// So many reads.
+    Reads(usize),
 }
 
 impl Unit {
@@ -109,9 +111,15 @@ impl Unit {
             Self::Bytes(bytes) => format!("{:.2} GB/s", rate(bytes, seconds)),
             Self::Whole if seconds < 1.0 => format!("{:.1} ms", seconds * 1e3),
             Self::Whole => format!("{seconds:.2} s"),
+            Self::Reads(count) => format!("{:.1} us a read", seconds / count_of(count) * 1e6),
             Self::Name => format!("{:.0} ns a name", seconds * 1e9),
         }
     }
+}
+
+#[allow(clippy::cast_precision_loss)] // Far from 2^52.
+fn count_of(count: usize) -> f64 {
+    count as f64
 }
 
 /// GB/s, of 10^9 bytes.

@@ -7,7 +7,7 @@ use chunk_cipher::store::ReadMode;
 use modelseal::{Buffer, Model, OpenOptions, UnsealOptions};
 
 use crate::error::Result;
-use crate::fixture::{FILE, key, seal_options};
+use crate::fixture::{FILE, key, package_options, seal_options};
 use crate::memory;
 
 /// Runs `job` (what to do, from where, to where) in a new process. Returns the most bytes that its memory grew by.
@@ -43,7 +43,7 @@ pub(crate) fn run(job: &[String]) -> Result<()> {
         )
     };
     let growth = match what.as_str() {
-        "read" => {
+        "read" | "read-package" => {
             // The caller's buffer, touched before.
             let len = usize::try_from(open()?.file(FILE)?.len())?;
             let mut out = Buffer::new(len)?;
@@ -60,6 +60,10 @@ pub(crate) fn run(job: &[String]) -> Result<()> {
         })?,
         "seal" => memory::growth(|| {
             modelseal::seal(from, to, &key(), &seal_options(), &())?;
+            Ok(())
+        })?,
+        "pack" => memory::growth(|| {
+            modelseal::seal(from, to, &key(), &package_options()?, &())?;
             Ok(())
         })?,
         "unseal" => memory::growth(|| {

@@ -16,6 +16,7 @@ use self::Target::{MibPerThread, Times};
 
 mod blocks;
 mod memory;
+mod package;
 pub(crate) mod read;
 mod seal;
 mod unlock;
@@ -116,7 +117,7 @@ const fn row(
 
 /// All rows, in the order of the table.
 #[rustfmt::skip]
-static ROWS: [Spec; 19] = [
+static ROWS: [Spec; 27] = [
     row("blocks", "decrypt 4 KiB blocks in cache, 1 thread", "AWS-LC called directly", Times(0.95), blocks::open),
     row("disk-read", "read from disk's cache, memory touched before", "parallel pread of the plain file", Times(0.9), |c| read::touched(c, c.disk()?)),
     row("disk-mount", "read from disk's cache, memory touched before", "dd from a gocryptfs mount", Times(6.0), |c| read::mount(c, c.disk()?)),
@@ -128,6 +129,12 @@ static ROWS: [Spec; 19] = [
     row("tmpfs-small-pages", "read from tmpfs into a fresh Buffer", "parallel pread, fresh 4 KiB pages", Times(1.7), |c| read::fresh_small_pages(c, c.tmpfs()?)),
     row("seal-cp", "encrypt a directory, tmpfs to tmpfs", "cp of the plain file", Times(0.5), seal::cp),
     row("seal-mount", "encrypt a directory, tmpfs to tmpfs", "cp into a gocryptfs mount", Times(8.0), seal::mount),
+    row("package-chunks", "decrypt a package's chunks of 64 KiB in cache, 1 thread", "AWS-LC called directly", Times(0.95), package::chunks),
+    row("package-disk-read", "read a package from disk's cache, memory touched before", "parallel pread of the plain file", Times(1.05), |c| package::read(c, c.disk()?)),
+    row("package-tmpfs-read", "read a package from tmpfs, memory touched before", "parallel pread of the plain file", Times(1.2), |c| package::read(c, c.tmpfs()?)),
+    row("package-random", "read 4 KiB anywhere in a package", "the whole chunk it lies in", Times(1.0), package::random),
+    row("package-cp", "pack a directory, tmpfs to tmpfs", "cp of the plain file", Times(0.4), package::cp),
+    row("package-open", "open a package of 10,000 files", "its scrypt alone", Times(0.5), package::many),
     row("unlock-mount", "unlock, scrypt N = 2^16", "gocryptfs until mounted", Times(1.0), unlock::mount),
     row("unlock-openssl", "unlock, scrypt N = 2^16", "OpenSSL's scrypt alone", Times(1.0 / 1.2), unlock::openssl),
     row("walk-dirs", "list 100,000 names, 1,000 a directory", "the same with 10,000 names", Times(0.8), walk::dirs),
@@ -135,6 +142,8 @@ static ROWS: [Spec; 19] = [
     row("memory-read", "memory to read a big file", "", MibPerThread(8.0), |c| memory::probe(c, "read")),
     row("memory-scan", "memory to verify a big file", "", MibPerThread(8.0), |c| memory::probe(c, "scan")),
     row("memory-seal", "memory to encrypt a big file", "", MibPerThread(8.0), |c| memory::probe(c, "seal")),
+    row("memory-read-package", "memory to read a big file of a package", "", MibPerThread(8.0), |c| memory::probe(c, "read-package")),
+    row("memory-pack", "memory to pack a big file", "", MibPerThread(8.0), |c| memory::probe(c, "pack")),
     row("memory-unseal", "memory to decrypt a big file to a file", "", MibPerThread(8.0), |c| memory::probe(c, "unseal")),
 ];
 
@@ -207,7 +216,7 @@ impl Context {
 
     /// The big file on tmpfs.
     pub(crate) fn tmpfs(&self) -> Result<&Sample> {
-        self.expect_tmpfs(4 * self.options.size)?;
+        self.expect_tmpfs(5 * self.options.size)?;
         self.make(&self.tmpfs, Path::new(TMPFS), self.options.size)
     }
 
@@ -228,8 +237,8 @@ impl Context {
                 "{found} is no ext4, xfs or btrfs; choose one by --dir"
             )));
         }
-        // The file, its vault, what is made of both, and the same twice as big.
-        let (room, needed) = (machine::room(&self.disk_dir)?, 8 * self.options.size as u64);
+        // The file, its vault, its package, what is made of them, and the same twice as big.
+        let (room, needed) = (machine::room(&self.disk_dir)?, 11 * self.options.size as u64);
         if self.disk.get().is_none() && self.big.get().is_none() && room < needed {
             return Err(missing(format!(
                 "the disk has room for {:.0} MiB only",

@@ -2,16 +2,21 @@
 
 use std::fs;
 
+use chunk_cipher::store::ReadMode;
+
 use super::{Context, Figures, Measured};
 use crate::error::Result;
 use crate::{interrupt, probe};
 
 pub(super) fn probe(context: &Context, job: &str) -> Result<Measured> {
     let sample = context.big()?;
-    let from = if job == "seal" {
-        sample.plain_dir()
-    } else {
-        sample.vault()
+    let from = match job {
+        "seal" | "pack" => sample.plain_dir(),
+        "read-package" => {
+            sample.open_package(ReadMode::Auto)?;
+            sample.package()
+        }
+        _ => sample.vault(),
     };
     let to = sample.dir().join(job);
     let bytes = probe::start(job, &from, &to);

@@ -3,15 +3,26 @@
 use std::fs;
 use std::path::Path;
 
+use modelseal::SealOptions;
+
 use super::{Context, Measured};
 use crate::error::Result;
-use crate::fixture::{FAST_LOG_N, FILE, Sample, key, seal_options};
+use crate::fixture::{FAST_LOG_N, FILE, Sample, key, package_options, seal_options};
 use crate::measure::{Unit, compare, seconds};
 use crate::memory::refresh_free;
 use crate::peers::{self, Mount};
 
-/// Seals the sample's plain directory anew, and returns the seconds that takes without removing it again.
+/// Seals the sample's plain directory anew as a vault, and returns the seconds that takes without removing it again.
 fn seal(sample: &Sample) -> Result<f64> {
+    seal_as(sample, &seal_options())
+}
+
+/// The same as a package.
+pub(super) fn pack(sample: &Sample) -> Result<f64> {
+    seal_as(sample, &package_options()?)
+}
+
+fn seal_as(sample: &Sample, options: &SealOptions) -> Result<f64> {
     let destination = sample.dir().join("sealed");
     refresh_free(sample.len())?;
     let time = seconds(|| {
@@ -19,7 +30,7 @@ fn seal(sample: &Sample) -> Result<f64> {
             &sample.plain_dir(),
             &destination,
             &key(),
-            &seal_options(),
+            options,
             &(),
         )?)
     })?;
@@ -28,7 +39,7 @@ fn seal(sample: &Sample) -> Result<f64> {
 }
 
 /// Copies the sample's plain file to `destination`, and returns the seconds that takes.
-fn copy(sample: &Sample, destination: &Path) -> Result<f64> {
+pub(super) fn copy(sample: &Sample, destination: &Path) -> Result<f64> {
     refresh_free(sample.len())?;
     let time = seconds(|| peers::cp(&sample.plain(), destination))?;
     fs::remove_file(destination)?;
