@@ -291,9 +291,10 @@ impl TdxEvidence {
     /// The event logs, as the policy has it.
     fn logs(&self, protocol: ProtocolVersion, quote: &Quote) -> Result<Logs> {
         let rtmr = &quote.body.measurements.rtmr;
-        let (logs, problem) = match protocol {
-            ProtocolVersion::V0_4_0 => Logs::tcg2(&self.ccel, &self.aael, rtmr),
-            _ => Logs::old(&self.ccel, &self.aael, rtmr),
+        let (logs, problem) = if protocol < ProtocolVersion::V0_4_0 {
+            Logs::old(&self.ccel, &self.aael, rtmr)
+        } else {
+            Logs::tcg2(&self.ccel, &self.aael, rtmr)
         };
         let Some(problem) = problem else {
             return Ok(logs);
