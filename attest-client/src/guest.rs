@@ -7,10 +7,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use crate::aael::AaelEvent;
 use crate::error::{Error, Result};
 use crate::http::{BaseUrl, Deadline, Http, Request, Response, Retry, Settings};
 use crate::resource::ResourceUri;
@@ -20,6 +21,7 @@ use crate::tee_key::{TeeKey, TeeKeyKind};
 const MAX_RESOURCE: usize = 16 << 20;
 const MAX_TOKEN: usize = 4 << 20;
 const MAX_EVIDENCE: usize = 8 << 20;
+const MAX_ANSWER: usize = 64 << 10;
 /// Most bytes that evidence of TDX is bound to.
 const MAX_RUNTIME_DATA: usize = 64;
 
@@ -109,16 +111,68 @@ impl GuestClient {
             .map_err(|_| self.http.malformed("the attestation agent's evidence is no JSON"))
     }
 
+    /// Has the AA extend the runtime measurement with an event, and log it. Where the AA runs this is how to measure:
+    /// it keeps its place in its log for itself, and a [`MeasurementLog`](crate::MeasurementLog) leaves it alone.
+    ///
+    /// # Errors
+    /// [`Error::Guest`] also where the AA answers that it measured nothing; else as
+    /// [`get_resource`](Self::get_resource). After an error without an answer the event may have been measured.
+    pub fn measure(&self, event: &AaelEvent) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Answer {
+            /// `true` or `false`, as a string.
+            success: String,
+            #[serde(default)]
+            message: String,
+        }
+        let body = json!({
+            "domain": event.domain(),
+            "operation": event.operation(),
+            "content": event.content(),
+        });
+        let response = self.send(
+            AGENT,
+            "POST",
+            "/aa/aael",
+            Some(("application/json", body.to_string().as_bytes())),
+            MAX_ANSWER,
+        )?;
+        let answer: Answer = serde_json::from_slice(&response.body).map_err(|_| {
+            self.http
+                .malformed("the attestation agent does not say whether it measured")
+        })?;
+        if answer.success != "true" {
+            return Err(Error::Guest {
+                service: AGENT,
+                status: response.status,
+                detail: shown(&answer.message),
+            });
+        }
+        Ok(())
+    }
+
     fn get(&self, service: &'static str, path: &str, max: usize) -> Result<Response> {
+        self.send(service, "GET", path, None, max)
+    }
+
+    fn send(
+        &self,
+        service: &'static str,
+        method: &'static str,
+        path: &str,
+        body: Option<(&'static str, &[u8])>,
+        max: usize,
+    ) -> Result<Response> {
         let response = self.http.send(
             &Request {
-                method: "GET",
+                method,
                 path,
                 headers: Vec::new(),
-                body: None,
+                body,
                 answer: "the guest's answer",
                 max,
-                // Its failures have no other status than 500, and attesting again would take long.
+                // Its failures have no other status than 500, attesting again would take long, and measuring again
+                // would be another measurement.
                 retry: Retry::Unsent,
             },
             Deadline(None),

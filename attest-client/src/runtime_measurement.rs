@@ -22,7 +22,7 @@
 //! quote's RTMR3, which is noticed wherever evidence is made and judged.
 //!
 //! Runs of this program lock the log's directory against each other. The agent locks nothing and keeps its own place in
-//! the log: while it runs, leave the entry to it.
+//! the log: while it runs, leave the entry to it, by [`GuestClient::measure`](crate::GuestClient::measure).
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -229,7 +229,7 @@ impl MeasurementLog {
         match writer_of(&self.aael) {
             Ok(None) => Ok(()),
             Ok(Some(pid)) => Err(trouble(format!(
-                "process {pid} (attestation-agent?) has {} open for writing: leave the entry to it, by its own interface",
+                "process {pid} (attestation-agent?) has {} open for writing: leave the entry to it (POST /aa/aael of its REST interface)",
                 self.aael.display()
             ))),
             Err(source) => Err(failed(

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use attest_client::{Error, GuestClient, ResourceUri, TeeKey, TeeKeyKind};
+use attest_client::{AaelEvent, Error, GuestClient, ResourceUri, TeeKey, TeeKeyKind};
 use serde_json::{Value, json};
 
 #[path = "common/seal.rs"]
@@ -204,6 +204,40 @@ fn evidence() {
         client(&server).evidence(b""),
         Err(Error::Malformed { .. })
     ));
+}
+
+#[test]
+fn an_event_is_measured_once() {
+    let event = AaelEvent::new("example.org", "run", r#"{"a":"b"}"#).unwrap();
+    let json = "content-type: application/json\r\n";
+    let measured = Server::new(move |_| answer("200 OK", json, r#"{"success":"true"}"#));
+    client(&measured).measure(&event).unwrap();
+    let [request] = measured.seen().try_into().unwrap();
+    assert_eq!((&*request.method, &*request.target), ("POST", "/aa/aael"));
+    assert_eq!(request.header("content-type"), Some("application/json"));
+    assert_eq!(
+        request.json(),
+        json!({"domain": "example.org", "operation": "run", "content": r#"{"a":"b"}"#})
+    );
+
+    // It answers with success that it has none.
+    let no = r#"{"success":"false","message": "The platform does not support runtime measurement"}"#;
+    for (body, words) in [
+        (no, "does not support"),
+        (r#"{"success":true}"#, "does not say whether"),
+        (r#"{"success":"false"}"#, "status 200"),
+        ("{}", "does not say whether"),
+        ("", "does not say whether"),
+    ] {
+        let server = Server::new(move |_| answer("200 OK", json, body));
+        let error = client(&server).measure(&event).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert_eq!(server.seen().len(), 1);
+    }
+    let failing = Server::new(|_| answer("500 Internal Server Error", BINARY, "failed"));
+    let error = client(&failing).measure(&event).unwrap_err();
+    assert!(matches!(error, Error::Guest { status: 500, .. }), "{error}");
+    assert_eq!(failing.seen().len(), 1);
 }
 
 #[test]
