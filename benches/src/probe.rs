@@ -48,7 +48,13 @@ pub(crate) fn run(job: &[String]) -> Result<()> {
             let len = usize::try_from(open()?.file(FILE)?.len())?;
             let mut out = Buffer::new(len)?;
             out.fill(1);
-            memory::growth(|| Ok(open()?.file(FILE)?.read_into(0, &mut out)?))?
+            if what == "read-package" {
+                // A license's scrypt takes more memory than the reading.
+                let model = open()?;
+                memory::growth(|| Ok(model.file(FILE)?.read_into(0, &mut out)?))?
+            } else {
+                memory::growth(|| Ok(open()?.file(FILE)?.read_into(0, &mut out)?))?
+            }
         }
         "scan" => memory::growth(|| {
             let scan = open()?.file(FILE)?.scan(&())?;

@@ -143,7 +143,7 @@ static ROWS: [Spec; 27] = [
     row("memory-scan", "memory to verify a big file", "", MibPerThread(8.0), |c| memory::probe(c, "scan")),
     row("memory-seal", "memory to encrypt a big file", "", MibPerThread(8.0), |c| memory::probe(c, "seal")),
     row("memory-read-package", "memory to read a big file of a package", "", MibPerThread(8.0), |c| memory::probe(c, "read-package")),
-    row("memory-pack", "memory to pack a big file", "", MibPerThread(8.0), |c| memory::probe(c, "pack")),
+    row("memory-pack", "memory to pack a big file, with 16 MiB of scrypt", "", MibPerThread(16.0), |c| memory::probe(c, "pack")),
     row("memory-unseal", "memory to decrypt a big file to a file", "", MibPerThread(8.0), |c| memory::probe(c, "unseal")),
 ];
 
