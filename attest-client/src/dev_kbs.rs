@@ -401,6 +401,15 @@ impl Builder {
     }
 }
 
+/// A new Ed25519 key for an administrator, in PEM: the private half (PKCS #8) for
+/// [`AdminBuilder::key_pem`](crate::AdminBuilder::key_pem), and the public one for [`Builder::admin_key`].
+///
+/// # Errors
+/// [`Error::DevKbs`] where the system has no random bytes.
+pub fn new_admin_key() -> Result<(Zeroizing<String>, String)> {
+    token::new_admin_key().ok_or_else(|| Error::dev_kbs("no key can be made".to_owned()))
+}
+
 fn directory(path: &Path) -> Result<Store> {
     Store::directory(path).map_err(|source| io_error(&format!("opening {}", path.display()), source))
 }

@@ -12,8 +12,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A key reference that does not parse.
     #[error(
-        "key reference: {what}; expected file:PATH, env:NAME, cmd:PROGRAM or prompt:, \
-         with masterkey:, hex: or base64: in front where needed"
+        "key reference: {what}; expected file:PATH, env:NAME, cmd:PROGRAM, prompt:, kbs:///REPOSITORY/TYPE/TAG or \
+         cdh:///REPOSITORY/TYPE/TAG, with masterkey:, hex: or base64: in front where needed"
     )]
     KeyRef {
         /// What is wrong with it. Never the reference itself, as a key may have been given in its place.
@@ -29,6 +29,25 @@ pub enum Error {
         /// The system's reason, if it gave one.
         #[source]
         source: Option<io::Error>,
+    },
+    /// What references to a broker need is missing or wrong.
+    #[error("{what}")]
+    KeySource {
+        /// What, and how to give it.
+        what: String,
+        /// The system's reason, if it gave one.
+        #[source]
+        source: Option<io::Error>,
+    },
+    /// A key that a broker or the guest's own service does not hand out.
+    #[cfg(feature = "attest")]
+    #[error("the key reference {reference} leads to no key")]
+    Attest {
+        /// The reference.
+        reference: String,
+        /// Why not.
+        #[source]
+        source: attest_client::Error,
     },
     /// A kind of key that does not go with what is asked for.
     #[error("{what}")]

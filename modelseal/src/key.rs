@@ -6,11 +6,16 @@
 //! | `env:NAME` | first line of an environment variable |
 //! | `cmd:PROGRAM` | first line that a shell command prints |
 //! | `prompt:` | asked for on the terminal |
+//! | `kbs:///REPOSITORY/TYPE/TAG` | first line of what a key broker hands out once it has judged this machine |
+//! | `cdh:///REPOSITORY/TYPE/TAG` | the same, fetched by the guest's own service (Confidential Data Hub) |
 //! | `hex:REF`, `base64:REF` | that line, decoded: for binary keys |
 //! | `masterkey:REF` | that line is a vault's exported master key, not its password |
 //!
 //! One rule for the text, exactly gocryptfs's: the first line without its newline, and nothing else removed. So a
-//! vault made with `cat pw | gocryptfs -init` opens with `file:pw`, and the other way round.
+//! vault made with `cat pw | gocryptfs -init` opens with `file:pw`, and the other way round; and it makes no difference
+//! whether a broker's secret was stored with a newline at its end.
+//!
+//! [`KeySources`] says which broker, and what it is shown.
 
 use std::fmt;
 use std::fs::File;
@@ -27,6 +32,10 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 
+mod sources;
+
+pub use sources::{EvidenceKind, KeySources};
+
 /// Longest text that a key is the first line of, in bytes.
 const TEXT_MAX: usize = 64 << 10;
 
@@ -42,12 +51,44 @@ pub enum KeyRef {
     Cmd(String),
     /// Asked for on the terminal.
     Prompt,
+    /// The first line of a resource that a key broker (Trustee KBS) hands out.
+    Kbs(Resource),
+    /// The first line of a resource that the guest's Confidential Data Hub fetches.
+    Cdh(Resource),
     /// The decoded hexadecimal digits of another reference.
     Hex(Box<KeyRef>),
     /// The decoded base64 (RFC 4648, section 4, padded) of another reference.
     Base64(Box<KeyRef>),
     /// A vault's exported master key.
     MasterKey(Box<KeyRef>),
+}
+
+/// The name of a resource that a broker keeps: `repository/type/tag`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    path: String,
+}
+
+impl Resource {
+    /// From the path, or none where it is not three parts of letters, digits, `_`, `-` and, but for their first
+    /// character, dots.
+    #[must_use]
+    pub fn from_path(path: &str) -> Option<Self> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        let fits = |part: &str| {
+            let mut bytes = part.bytes();
+            bytes.next().is_some_and(plain) && bytes.all(|byte| plain(byte) || byte == b'.')
+        };
+        (path.split('/').count() == 3 && path.split('/').all(fits)).then(|| Self {
+            path: path.to_owned(),
+        })
+    }
+
+    /// `repository/type/tag`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
 }
 
 impl FromStr for KeyRef {
@@ -72,12 +113,20 @@ impl FromStr for KeyRef {
                 Ok(rest.to_owned())
             }
         };
+        let resource = |what| {
+            let path = rest.strip_prefix("///").ok_or_else(|| bad(what))?;
+            Resource::from_path(path).ok_or_else(|| bad(what))
+        };
         Ok(match scheme {
             "file" => Self::File(named("file: names no path")?.into()),
             "env" => Self::Env(named("env: names no variable")?),
             "cmd" => Self::Cmd(named("cmd: names no program")?),
             "prompt" if rest.is_empty() => Self::Prompt,
             "prompt" => return Err(bad("prompt: takes nothing behind the colon")),
+            "kbs" => Self::Kbs(resource(
+                "kbs: takes ///REPOSITORY/TYPE/TAG and no host; the broker's URL is given apart",
+            )?),
+            "cdh" => Self::Cdh(resource("cdh: takes ///REPOSITORY/TYPE/TAG and no host")?),
             "hex" => Self::Hex(inner()?),
             "base64" => Self::Base64(inner()?),
             "masterkey" => Self::MasterKey(inner()?),
@@ -94,6 +143,8 @@ impl fmt::Display for KeyRef {
             // The command line may hold more than a program's name.
             Self::Cmd(_) => write!(f, "cmd:..."),
             Self::Prompt => write!(f, "prompt:"),
+            Self::Kbs(resource) => write!(f, "kbs:///{}", resource.path),
+            Self::Cdh(resource) => write!(f, "cdh:///{}", resource.path),
             Self::Hex(inner) => write!(f, "hex:{inner}"),
             Self::Base64(inner) => write!(f, "base64:{inner}"),
             Self::MasterKey(inner) => write!(f, "masterkey:{inner}"),
@@ -254,17 +305,19 @@ impl KeyRef {
     /// Fetches the key. `prompt` is what a person is asked for; where the key is a new one (`confirm`), twice.
     ///
     /// # Errors
-    /// [`Error::Key`] where the reference leads to none.
-    pub fn resolve(&self, prompt: &str, confirm: bool) -> Result<Key> {
+    /// [`Error::Key`] where the reference leads to none, [`Error::Attest`] where a broker or the guest's own service
+    /// hands none out.
+    pub fn resolve(&self, sources: &KeySources, prompt: &str, confirm: bool) -> Result<Key> {
+        let line = |reference: &Self| reference.line(sources, prompt, confirm);
         match self {
             Self::Hex(inner) => {
-                let line = inner.line(prompt, confirm)?;
+                let line = line(inner)?;
                 let bytes = decode_hex(&line)
                     .ok_or_else(|| self.error("is not an even number of hexadecimal digits"))?;
                 Ok(Key::from_binary(self.not_empty(bytes)?))
             }
             Self::Base64(inner) => {
-                let line = inner.line(prompt, confirm)?;
+                let line = line(inner)?;
                 let mut bytes = Zeroizing::new(vec![0; line.len()]);
                 let len = STANDARD
                     .decode_slice(line.as_slice(), &mut bytes)
@@ -273,12 +326,12 @@ impl KeyRef {
                 Ok(Key::from_binary(self.not_empty(bytes)?))
             }
             Self::MasterKey(inner) => {
-                let line = inner.line(prompt, confirm)?;
+                let line = line(inner)?;
                 let text = std::str::from_utf8(&line).map_err(|_| self.error("is not text"))?;
                 let key = MasterKey::from_hex(text).map_err(|error| self.error(&error.to_string()))?;
                 Ok(Key::from_master_key(key))
             }
-            _ => Ok(Key::from_password(self.not_empty(self.line(prompt, confirm)?)?)),
+            _ => Ok(Key::from_password(self.not_empty(line(self)?)?)),
         }
     }
 
@@ -291,7 +344,7 @@ impl KeyRef {
     }
 
     /// The first line of what this refers to, without its newline.
-    fn line(&self, prompt: &str, confirm: bool) -> Result<Zeroizing<Vec<u8>>> {
+    fn line(&self, sources: &KeySources, prompt: &str, confirm: bool) -> Result<Zeroizing<Vec<u8>>> {
         match self {
             Self::File(path) => {
                 let file = File::open(path).map_err(|source| self.io("cannot be opened", source))?;
@@ -310,6 +363,8 @@ impl KeyRef {
                 let terminal = terminal.map_err(|source| self.io("needs a terminal to ask on", source))?;
                 ask(terminal, prompt, confirm).map_err(|source| self.io("was not answered", source))?
             }
+            Self::Kbs(resource) => self.first_line(sources.kbs(self, resource)?.as_slice()),
+            Self::Cdh(resource) => self.first_line(sources.cdh(self, resource)?.as_slice()),
             Self::Hex(_) | Self::Base64(_) | Self::MasterKey(_) => Err(self.error("names two decoders")),
         }
     }
@@ -361,6 +416,15 @@ impl KeyRef {
             reference: self.to_string(),
             what: what.to_owned(),
             source: None,
+        }
+    }
+
+    /// For `map_err`: a broker or the guest's own service gives no key.
+    #[cfg(feature = "attest")]
+    fn attest(&self) -> impl Fn(attest_client::Error) -> Error + use<'_> {
+        |source| Error::Attest {
+            reference: self.to_string(),
+            source,
         }
     }
 
@@ -444,5 +508,41 @@ impl Hidden {
 impl Drop for Hidden {
     fn drop(&mut self) {
         let _ = tcsetattr(&self.terminal, OptionalActions::Flush, &self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resources_are_three_parts_and_no_host() {
+        for good in [
+            "kbs:///default/model/key",
+            "cdh:///a/b/c",
+            "hex:kbs:///_/-/0.x",
+            "masterkey:cdh:///A/b.c/d",
+        ] {
+            assert_eq!(good.parse::<KeyRef>().unwrap().to_string(), good);
+        }
+        for bad in [
+            "kbs:",
+            "kbs:default/model/key",
+            "kbs:/a/b/c",
+            "kbs://a/b/c",
+            "kbs://host:8080/a/b/c",
+            "kbs:///a/b",
+            "kbs:///a/b/c/d",
+            "kbs:///a//c",
+            "kbs:///a/b/.c",
+            "kbs:///../b/c",
+            "kbs:///a/b/c?d",
+            "kbs:///a/b/%63",
+            "kbs:///a/b/c\n",
+            "cdh:///",
+            "kbs:hex:///a/b/c",
+        ] {
+            bad.parse::<KeyRef>().unwrap_err();
+        }
     }
 }

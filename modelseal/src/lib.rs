@@ -10,11 +10,13 @@ mod tree;
 mod unseal;
 mod writer;
 
+#[cfg(feature = "attest")]
+pub use attest_client as attest;
 pub use chunk_cipher::{Buffer, Engine, Pool, Scan, store};
 pub use error::{Error, Result};
 pub use file::SealedFile;
 pub use gocryptfs_core as gocryptfs;
-pub use key::{Key, KeyRef};
+pub use key::{EvidenceKind, Key, KeyRef, KeySources};
 pub use model::{Info, LicenseRef, Model, OpenOptions, change_password};
 pub use plan::Symlinks;
 pub use sam_format as sam;

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 
@@ -76,12 +77,21 @@ fn config(
     Ok(Arc::new(config))
 }
 
-/// RFC 7468.
+/// RFC 7468. It may be a private key: nothing of it is left behind.
 pub(super) fn pem(label: &str, der: &[u8]) -> String {
-    let text = STANDARD.encode(der);
-    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
-    format!(
-        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-        lines.join("\n")
-    )
+    let text = Zeroizing::new(STANDARD.encode(der));
+    let mut pem = String::with_capacity(text.len() + text.len() / 64 + 2 * label.len() + 64);
+    pem += "-----BEGIN ";
+    pem += label;
+    pem += "-----\n";
+    for (index, letter) in text.char_indices() {
+        if index > 0 && index % 64 == 0 {
+            pem.push('\n');
+        }
+        pem.push(letter);
+    }
+    pem += "\n-----END ";
+    pem += label;
+    pem += "-----\n";
+    pem
 }

@@ -5,15 +5,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair, KeyPair,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
     UnparsedPublicKey,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::Family;
+use super::tls::pem;
 use crate::error::{Error, Result};
 use crate::messages::{ProtocolVersion, TeePublicKey};
 
@@ -147,6 +149,19 @@ impl Issuer {
     }
 }
 
+/// What stands before the 32 bytes of an Ed25519 public key (RFC 8410, SubjectPublicKeyInfo).
+const ED25519_SPKI: [u8; 12] = [
+    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+];
+
+/// Both halves of a new key for an administrator, in PEM.
+pub(super) fn new_admin_key() -> Option<(Zeroizing<String>, String)> {
+    let key = Ed25519KeyPair::generate().ok()?;
+    let private = Zeroizing::new(pem("PRIVATE KEY", key.to_pkcs8v1().ok()?.as_ref()));
+    let public = [&ED25519_SPKI, key.public_key().as_ref()].concat();
+    Some((private, pem("PUBLIC KEY", &public)))
+}
+
 /// An administrator's public key.
 #[derive(Clone)]
 pub(super) struct Admin([u8; 32]);
@@ -167,12 +182,8 @@ impl Admin {
             .skip(1)
             .take_while(|line| *line != "-----END PUBLIC KEY-----")
             .collect();
-        // SubjectPublicKeyInfo of id-Ed25519.
-        const PREFIX: [u8; 12] = [
-            0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-        ];
         let der = STANDARD.decode(body).unwrap_or_default();
-        der.strip_prefix(&PREFIX)
+        der.strip_prefix(&ED25519_SPKI)
             .and_then(|key| key.try_into().ok())
             .map(Self)
             .ok_or_else(|| {

@@ -21,8 +21,20 @@ pub(crate) const BIG: usize = (9 << 20) + 1;
 /// The command, without the options that the environment may hold, and nobody to ask.
 pub(crate) fn modelseal() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_modelseal"));
-    for name in ["KEY", "THREADS", "READ_MODE", "SCRYPT_MEMORY"] {
+    for name in [
+        "KEY",
+        "THREADS",
+        "READ_MODE",
+        "SCRYPT_MEMORY",
+        "KBS_URL",
+        "KBS_CA",
+        "EVIDENCE",
+        "CDH_URL",
+    ] {
         command.env_remove(format!("MODELSEAL_{name}"));
+    }
+    for name in ["TRUSTEE_URL", "TRUSTEE_API_KEY"] {
+        command.env_remove(name);
     }
     command.stdin(Stdio::null());
     command
@@ -176,5 +188,7 @@ impl Place {
 
 /// Sorted members of a JSON object.
 pub(crate) fn members(value: &Value) -> Vec<&str> {
-    value.as_object().unwrap().keys().map(String::as_str).collect()
+    let mut members: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    members.sort_unstable();
+    members
 }

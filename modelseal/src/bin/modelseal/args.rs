@@ -1,17 +1,27 @@
 //! The command line: every option, and what is generated from it.
 
 use std::ffi::OsStr;
+#[cfg(feature = "attest")]
+use std::ffi::OsString;
 use std::io::Read;
+#[cfg(feature = "dev-kbs")]
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "attest")]
+use std::str::FromStr;
 
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+#[cfg(feature = "dev-kbs")]
+use modelseal::attest::ProtocolVersion;
+#[cfg(feature = "attest")]
+use modelseal::attest::ResourceUri;
 use modelseal::gocryptfs::{ConfOptions, ContentCipher, NameScheme};
 use modelseal::sam::IssuerPublicKey;
 use modelseal::store::ReadMode;
-use modelseal::{Engine, KeyRef, LicenseRef, OpenOptions, Pool, Symlinks};
+use modelseal::{Engine, EvidenceKind, KeyRef, KeySources, LicenseRef, OpenOptions, Pool, Symlinks};
 
 use crate::exit::{Exit, Failure};
 
@@ -21,6 +31,8 @@ Key references (--key and the like) say where a key comes from, so that it is ne
   env:NAME          the first line of an environment variable
   cmd:PROGRAM       the first line that a shell command prints
   prompt:           asked for on the terminal
+  kbs:///R/TYPE/TAG the first line of what a key broker hands out once it has judged this machine
+  cdh:///R/TYPE/TAG the same, fetched by the guest's own service
   hex:REF           that line decoded from hexadecimal digits, for binary keys
   base64:REF        that line decoded from base64, for binary keys
   masterkey:REF     that line is the vault's exported master key, not its password
@@ -30,7 +42,7 @@ Exit status:
   0    success
   1    something is damaged, or was left out
   2    the command line is wrong
-  3    the key is wrong or cannot be had
+  3    the key is wrong or cannot be had or stored, or there is no evidence
   4    the model is not one, is incomplete, or is of a kind that is not supported
   5    a file cannot be read or written
   6    the destination is in use
@@ -76,6 +88,21 @@ pub(crate) struct Global {
         env = "MODELSEAL_SCRYPT_MEMORY"
     )]
     scrypt_memory: u32,
+    /// The key broker of kbs: references, http(s)://HOST[:PORT][/PREFIX]; else TRUSTEE_URL
+    #[arg(long, global = true, value_name = "URL", env = "MODELSEAL_KBS_URL", value_hint = ValueHint::Url)]
+    kbs_url: Option<String>,
+    /// PEM file of the CA that signed the broker's certificate, besides those that the system trusts
+    #[arg(long, global = true, value_name = "FILE", env = "MODELSEAL_KBS_CA", value_hint = ValueHint::FilePath)]
+    kbs_ca: Option<PathBuf>,
+    /// What the broker is shown; `sample` proves nothing and is for brokers under test
+    #[arg(
+        long,
+        global = true,
+        value_name = "KIND",
+        default_value = "tdx",
+        env = "MODELSEAL_EVIDENCE"
+    )]
+    evidence: EvidenceArg,
     /// Print answers as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -90,7 +117,35 @@ enum ReadModeArg {
     Copy,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum EvidenceArg {
+    Tdx,
+    Sample,
+}
+
 impl Global {
+    /// Where the keys of a broker come from: these options, then the environment.
+    pub(crate) fn key_sources(&self) -> KeySources {
+        // All that can be wrong there is the kind of evidence, which clap has read already.
+        let mut sources = KeySources::from_env()
+            .unwrap_or_default()
+            .evidence(self.evidence());
+        if let Some(url) = self.kbs_url.as_deref().filter(|url| !url.is_empty()) {
+            sources = sources.kbs_url(url);
+        }
+        if let Some(path) = self.kbs_ca.as_ref().filter(|path| !path.as_os_str().is_empty()) {
+            sources = sources.kbs_ca(path);
+        }
+        sources
+    }
+
+    pub(crate) fn evidence(&self) -> EvidenceKind {
+        match self.evidence {
+            EvidenceArg::Tdx => EvidenceKind::Tdx,
+            EvidenceArg::Sample => EvidenceKind::Sample,
+        }
+    }
+
     pub(crate) fn engine(&self) -> Engine {
         Engine::new(if self.threads == 0 {
             Pool::shared()
@@ -132,9 +187,15 @@ pub(crate) enum Command {
     SamPack(SamPack),
     /// Seal what a model holds anew, into a Sam package with a new content key
     Rotate(Rotate),
-    /// Make and export keys
+    /// Make, export, fetch and store keys
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Show the evidence that this machine has for a key broker
+    #[cfg(feature = "attest")]
+    Attest(Attest),
+    /// Run a key broker on this machine, for development only
+    #[cfg(feature = "dev-kbs")]
+    DevKbs(DevKbsArgs),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -538,6 +599,19 @@ pub(crate) enum KeyCommand {
     Generate(Generate),
     /// Show a model's master key, which opens it without its password, to be kept in a safe place
     Export(Export),
+    /// Fetch the key that a reference leads to; it is shown only when asked for
+    #[cfg(feature = "attest")]
+    Get(Get),
+    /// Store a key at a key broker
+    #[cfg(feature = "attest")]
+    Put(Put),
+    /// Delete a key at a key broker
+    #[cfg(feature = "attest")]
+    Delete(Delete),
+    /// Set a policy of a key broker
+    #[cfg(feature = "attest")]
+    #[command(subcommand)]
+    Policy(PolicyCommand),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -554,6 +628,194 @@ pub(crate) struct Export {
     /// Write the key to this new file, which only its owner may read, instead of standard output
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: Option<PathBuf>,
+}
+
+#[cfg(feature = "attest")]
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Get {
+    /// Print the key, and nothing else, to standard output, which must not be a terminal
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) raw: bool,
+    /// Write the key to this new file, which only its owner may read
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+    /// Where the key comes from (see below)
+    #[arg(value_name = "REF", value_parser = KeyRefParser)]
+    pub(crate) reference: KeyRef,
+}
+
+#[cfg(feature = "attest")]
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Put {
+    /// Where the key comes from (see below)
+    #[arg(long, value_name = "REF", value_parser = KeyRefParser)]
+    pub(crate) from: KeyRef,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    /// What it is stored as: kbs:///REPOSITORY/TYPE/TAG
+    #[arg(value_name = "RESOURCE")]
+    pub(crate) resource: ResourceUri,
+}
+
+#[cfg(feature = "attest")]
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Delete {
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    /// What to delete: kbs:///REPOSITORY/TYPE/TAG
+    #[arg(value_name = "RESOURCE")]
+    pub(crate) resource: ResourceUri,
+}
+
+#[cfg(feature = "attest")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Set who may have which resource
+    Resource {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// The policy, in Rego
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Set how evidence is appraised
+    Attestation {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// The policy that is set; the openanolis fork and old brokers call theirs `default`
+        #[arg(long, default_value = "default_cpu")]
+        id: String,
+        /// The policy, in Rego
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+}
+
+/// Who asks the broker to store something. Never over plain http, but to this machine itself.
+#[cfg(feature = "attest")]
+#[derive(Debug, ClapArgs)]
+pub(crate) struct AdminArgs {
+    /// PEM file of the Ed25519 private key whose public half the broker knows as its administrator's
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "admin_token",
+        conflicts_with = "admin_token",
+        value_hint = ValueHint::FilePath
+    )]
+    pub(crate) admin_key: Option<PathBuf>,
+    /// Where an administrator's token comes from that somebody else signed (see below)
+    #[arg(long, value_name = "REF", value_parser = KeyRefParser)]
+    pub(crate) admin_token: Option<KeyRef>,
+    /// Role that the broker knows the administrator by
+    #[arg(long, value_name = "NAME", default_value = "admin")]
+    pub(crate) admin_role: String,
+    /// Issuer that the broker wants named in tokens
+    #[arg(long, value_name = "NAME")]
+    pub(crate) admin_issuer: Option<String>,
+    /// Audience that the broker wants named in tokens
+    #[arg(long, value_name = "NAME")]
+    pub(crate) admin_audience: Option<String>,
+}
+
+#[cfg(feature = "attest")]
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Attest {
+    /// What the evidence is bound to: up to 64 bytes in hexadecimal
+    #[arg(long, value_name = "HEX", default_value = "00")]
+    pub(crate) report_data: ReportData,
+    /// Write the quote, as it is, to this new file
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+    /// First extend RTMR3 with COMMAND, for good, and log that, so that a broker's policy can tell what runs here
+    #[arg(long, requires = "command")]
+    pub(crate) extend: bool,
+    /// With --extend: and with the digest of what this environment variable is set to; may be repeated
+    #[arg(long, value_name = "NAME", requires = "extend")]
+    pub(crate) env: Vec<String>,
+    /// With --extend: and with the digest of this license file
+    #[arg(long, value_name = "FILE", requires = "extend", value_hint = ValueHint::FilePath)]
+    pub(crate) license: Option<PathBuf>,
+    /// With --extend: what is about to run; it is not started
+    #[arg(last = true, value_name = "COMMAND", requires = "extend")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// What evidence is bound to.
+#[cfg(feature = "attest")]
+#[derive(Clone, Debug)]
+pub(crate) struct ReportData(pub(crate) Vec<u8>);
+
+#[cfg(feature = "attest")]
+impl FromStr for ReportData {
+    type Err = &'static str;
+
+    fn from_str(digits: &str) -> Result<Self, Self::Err> {
+        let digits: Vec<_> = digits.chars().map(|digit| digit.to_digit(16)).collect();
+        if digits.is_empty() || digits.len() > 128 || digits.len() % 2 == 1 {
+            return Err("it is not 1 to 64 bytes");
+        }
+        let byte = |pair: &[Option<u32>]| u8::try_from(pair[0]? << 4 | pair[1]?).ok();
+        let bytes: Option<_> = digits.chunks_exact(2).map(byte).collect();
+        bytes.map(Self).ok_or("it is not hexadecimal")
+    }
+}
+
+#[cfg(feature = "dev-kbs")]
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DevKbsArgs {
+    /// Where to listen, on loopback only; port 0 for a free one. The URL is printed once it listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Keep resources in this directory, as files REPOSITORY/TYPE/TAG, instead of memory
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) resources: Option<PathBuf>,
+    /// Whose servers to answer like
+    #[arg(long, value_enum, default_value = "trustee")]
+    pub(crate) family: FamilyArg,
+    /// Version of the protocol to serve; may be repeated
+    #[arg(long, value_name = "VERSION", default_value = "0.4.0")]
+    pub(crate) protocol: Vec<ProtocolVersion>,
+    /// Who may have resources
+    #[arg(long, value_enum, default_value = "allow")]
+    pub(crate) policy: PolicyArg,
+    /// Serve TLS, and write the certificate of the CA that was made for it to this new file
+    #[arg(long, value_name = "FILE", conflicts_with = "cert", value_hint = ValueHint::FilePath)]
+    pub(crate) new_ca: Option<PathBuf>,
+    /// Serve TLS with this certificate and its chain, in PEM
+    #[arg(long, value_name = "FILE", requires = "cert_key", value_hint = ValueHint::FilePath)]
+    pub(crate) cert: Option<PathBuf>,
+    /// The certificate's key, in PEM
+    #[arg(long, value_name = "FILE", requires = "cert", value_hint = ValueHint::FilePath)]
+    pub(crate) cert_key: Option<PathBuf>,
+    /// The administrator's Ed25519 public key, in PEM; without one nobody can store anything
+    #[arg(long, value_name = "FILE", conflicts_with = "new_admin_key", value_hint = ValueHint::FilePath)]
+    pub(crate) admin_key: Option<PathBuf>,
+    /// Make a key for the administrator, and write its private half to this new file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) new_admin_key: Option<PathBuf>,
+    /// What TDX quotes are verified with, as JSON of dcap-qvl
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) collateral: Option<PathBuf>,
+    /// Believe TDX quotes without verifying their signature
+    #[arg(long, conflicts_with = "collateral")]
+    pub(crate) accept_unverified_quotes: bool,
+}
+
+#[cfg(feature = "dev-kbs")]
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum FamilyArg {
+    Trustee,
+    Openanolis,
+}
+
+#[cfg(feature = "dev-kbs")]
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PolicyArg {
+    Allow,
+    /// Whoever has more than sample evidence
+    DenySample,
+    Deny,
 }
 
 /// Prints a completion script.

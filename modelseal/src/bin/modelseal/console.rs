@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use modelseal::{Key, KeyRef, Model, Progress};
+use modelseal::{Key, KeyRef, KeySources, Model, Progress};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args::{Global, Trust};
@@ -22,6 +22,7 @@ pub(crate) struct Console {
     quiet: bool,
     bar: ProgressBar,
     interrupted: Arc<AtomicBool>,
+    sources: KeySources,
 }
 
 impl Console {
@@ -32,10 +33,18 @@ impl Console {
         } else {
             ProgressDrawTarget::hidden()
         };
+        let bar = ProgressBar::with_draw_target(Some(0), target);
+        let sources = global.key_sources();
+        #[cfg(feature = "attest")]
+        let sources = {
+            let (quiet, bar) = (global.quiet, bar.clone());
+            sources.on_warning(move |warning| note(quiet, &bar, &format!("warning: {warning}")))
+        };
         Self {
             quiet: global.quiet,
-            bar: ProgressBar::with_draw_target(Some(0), target),
+            bar,
             interrupted: Arc::new(AtomicBool::new(false)),
+            sources,
         }
     }
 
@@ -66,11 +75,7 @@ impl Console {
 
     /// Prints what a person may want to know.
     pub(crate) fn note(&self, text: &str) {
-        if !self.quiet {
-            self.bar.suspend(|| {
-                let _ = writeln!(io::stderr(), "modelseal: {}", printable(text));
-            });
-        }
+        note(self.quiet, &self.bar, text);
     }
 
     /// Prints a line of a report, which `--quiet` does not silence.
@@ -85,9 +90,22 @@ impl Console {
         self.bar.finish_and_clear();
     }
 
+    /// Where the keys of a broker come from.
+    #[cfg(feature = "attest")]
+    pub(crate) const fn sources(&self) -> &KeySources {
+        &self.sources
+    }
+
+    /// Prints messages from other threads, which `--quiet` does not silence.
+    #[cfg(feature = "dev-kbs")]
+    pub(crate) fn speaker(&self) -> impl Fn(&str) + Send + Sync + use<> {
+        let bar = self.bar.clone();
+        move |text| note(false, &bar, &format!("dev-kbs: {text}"))
+    }
+
     /// Fetches the key to a model that is there.
     pub(crate) fn key(&self, reference: &KeyRef) -> Result<Key, Failure> {
-        Ok(reference.resolve("Key", false)?)
+        Ok(reference.resolve(&self.sources, "Key", false)?)
     }
 
     /// Opens a model, and says what is left open where its license is taken on trust.
@@ -112,11 +130,19 @@ impl Console {
 
     /// Fetches a key for something new, and warns of a weak one.
     pub(crate) fn new_key(&self, reference: &KeyRef) -> Result<Key, Failure> {
-        let key = reference.resolve("New key", true)?;
+        let key = reference.resolve(&self.sources, "New key", true)?;
         if let Some(weakness) = key.weakness() {
             self.note(&format!("warning: {weakness}"));
         }
         Ok(key)
+    }
+}
+
+fn note(quiet: bool, bar: &ProgressBar, text: &str) {
+    if !quiet {
+        bar.suspend(|| {
+            let _ = writeln!(io::stderr(), "modelseal: {}", printable(text));
+        });
     }
 }
 

@@ -30,6 +30,9 @@ impl From<Exit> for ExitCode {
 pub(crate) enum Failure {
     #[error(transparent)]
     Model(#[from] modelseal::Error),
+    #[cfg(feature = "attest")]
+    #[error(transparent)]
+    Attest(#[from] modelseal::attest::Error),
     #[error("{action} {} failed", path.display())]
     Io {
         path: PathBuf,
@@ -65,6 +68,11 @@ impl Failure {
         }
     }
 
+    #[cfg(feature = "attest")]
+    pub(crate) fn usage(what: &str) -> Self {
+        Self::Usage(what.to_owned())
+    }
+
     /// For `map_err`: an error of writing a destination, which an interruption leaves to be resumed.
     pub(crate) fn writing(error: modelseal::Error) -> Self {
         if error.is_cancelled() {
@@ -80,6 +88,8 @@ impl Failure {
 pub(crate) fn of(failure: &Failure) -> Exit {
     match failure {
         Failure::Model(error) => of_model(error),
+        #[cfg(feature = "attest")]
+        Failure::Attest(_) => Exit::Key,
         Failure::Usage(_) => Exit::Usage,
         Failure::Io { .. } | Failure::Output(_) => Exit::Io,
         Failure::Strays { .. } => Exit::Damaged,
@@ -115,7 +125,11 @@ fn of_model(error: &modelseal::Error) -> Exit {
         Error::Key {
             source: Some(source), ..
         } if source.kind() == io::ErrorKind::Interrupted => Exit::Interrupted,
-        Error::KeyRef { .. } | Error::Key { .. } | Error::KeyKind { .. } => Exit::Key,
+        Error::KeyRef { .. } | Error::Key { .. } | Error::KeySource { .. } | Error::KeyKind { .. } => {
+            Exit::Key
+        }
+        #[cfg(feature = "attest")]
+        Error::Attest { .. } => Exit::Key,
         Error::NotSealed { .. } | Error::Incomplete { .. } | Error::Format { .. } => Exit::Model,
         Error::Vault { source, .. } => of_vault(source),
         Error::Package { source, .. } => of_package(source),

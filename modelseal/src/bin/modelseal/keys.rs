@@ -44,7 +44,7 @@ pub(crate) fn export(command: &Export, global: &Global, console: &Console) -> Re
 }
 
 /// Writes a secret to a new file that only its owner may read, or to standard output.
-fn deliver(secret: &[u8], output: Option<&Path>) -> Result<Exit, Failure> {
+pub(crate) fn deliver(secret: &[u8], output: Option<&Path>) -> Result<Exit, Failure> {
     match output {
         None => console::print(secret)?,
         Some(path) => {

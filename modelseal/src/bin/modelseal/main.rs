@@ -1,8 +1,14 @@
 //! The `modelseal` command.
 
 mod args;
+#[cfg(feature = "attest")]
+mod attest;
+#[cfg(feature = "attest")]
+mod broker;
 mod console;
 mod create;
+#[cfg(feature = "dev-kbs")]
+mod dev_kbs;
 mod exit;
 mod keys;
 mod license;
@@ -50,6 +56,18 @@ fn run(args: &Args, console: &Console) -> Result<exit::Exit, exit::Failure> {
         Command::Rotate(command) => create::rotate(command, &args.global, console),
         Command::Key(KeyCommand::Generate(command)) => keys::generate(command),
         Command::Key(KeyCommand::Export(command)) => keys::export(command, &args.global, console),
+        #[cfg(feature = "attest")]
+        Command::Key(KeyCommand::Get(command)) => broker::get(command, &args.global, console),
+        #[cfg(feature = "attest")]
+        Command::Key(KeyCommand::Put(command)) => broker::put(command, console),
+        #[cfg(feature = "attest")]
+        Command::Key(KeyCommand::Delete(command)) => broker::delete(command, console),
+        #[cfg(feature = "attest")]
+        Command::Key(KeyCommand::Policy(command)) => broker::policy(command, console),
+        #[cfg(feature = "attest")]
+        Command::Attest(command) => attest::attest(command, &args.global, console),
+        #[cfg(feature = "dev-kbs")]
+        Command::DevKbs(command) => dev_kbs::run(command, console),
         Command::Completions { shell } => args::completions(*shell),
         Command::Man { directory } => args::man_pages(directory),
     }

@@ -1,0 +1,318 @@
+//! Where keys come from that a broker or the guest's own services hold.
+
+use std::env;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+#[cfg(feature = "attest")]
+use std::sync::{Arc, OnceLock};
+#[cfg(feature = "attest")]
+use std::time::Duration;
+
+#[cfg(feature = "attest")]
+use attest_client::{Admin, AdminBuilder, GuestClient, KbsClient, ResourceUri, SampleEvidence, TdxEvidence};
+use zeroize::Zeroizing;
+
+use super::{KeyRef, Resource};
+use crate::error::{Error, Result};
+
+/// How long the guest's own service may take: it attests for us.
+#[cfg(feature = "attest")]
+const GUEST_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Hears what deserves a person's attention.
+#[cfg(feature = "attest")]
+type Warn = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// What evidence a broker is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EvidenceKind {
+    /// A quote of the TDX guest that this runs in.
+    #[default]
+    Tdx,
+    /// None that proves anything, for brokers under test. Only ever by name.
+    Sample,
+}
+
+impl FromStr for EvidenceKind {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "tdx" => Ok(Self::Tdx),
+            "sample" => Ok(Self::Sample),
+            _ => Err(Error::KeySource {
+                what: "the kind of evidence is neither tdx nor sample".into(),
+                source: None,
+            }),
+        }
+    }
+}
+
+impl fmt::Display for EvidenceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tdx => "tdx",
+            Self::Sample => "sample",
+        })
+    }
+}
+
+/// What [`KeyRef::resolve`] needs for references to a broker and to the guest's own services. The others need nothing.
+///
+/// One attestation serves every reference that the same `KeySources` resolves, for as long as the broker takes it.
+#[derive(Default)]
+pub struct KeySources {
+    kbs_url: Option<String>,
+    kbs_ca: Option<PathBuf>,
+    evidence: EvidenceKind,
+    api_key: Option<Zeroizing<String>>,
+    cdh_url: Option<String>,
+    #[cfg(feature = "attest")]
+    warn: Option<Warn>,
+    #[cfg(feature = "attest")]
+    client: OnceLock<KbsClient>,
+}
+
+impl KeySources {
+    /// No broker; TDX evidence, once there is one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// From the environment, where an empty variable counts as one that is not set:
+    ///
+    /// | variable | sets |
+    /// | --- | --- |
+    /// | `MODELSEAL_KBS_URL`, else `TRUSTEE_URL` | [`kbs_url`](Self::kbs_url) |
+    /// | `MODELSEAL_KBS_CA` | [`kbs_ca`](Self::kbs_ca) |
+    /// | `MODELSEAL_EVIDENCE` | [`evidence`](Self::evidence) |
+    /// | `TRUSTEE_API_KEY` | [`api_key`](Self::api_key) |
+    /// | `MODELSEAL_CDH_URL` | [`cdh_url`](Self::cdh_url) |
+    ///
+    /// # Errors
+    /// [`Error::KeySource`] where `MODELSEAL_EVIDENCE` names no kind.
+    pub fn from_env() -> Result<Self> {
+        let text = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        Ok(Self {
+            kbs_url: text("MODELSEAL_KBS_URL").or_else(|| text("TRUSTEE_URL")),
+            kbs_ca: env::var_os("MODELSEAL_KBS_CA")
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
+            evidence: text("MODELSEAL_EVIDENCE").map_or(Ok(EvidenceKind::default()), |name| name.parse())?,
+            api_key: text("TRUSTEE_API_KEY").map(Zeroizing::new),
+            cdh_url: text("MODELSEAL_CDH_URL"),
+            ..Self::default()
+        })
+    }
+
+    /// The broker of `kbs:` references: `http(s)://host[:port][/prefix]`.
+    #[must_use]
+    pub fn kbs_url(mut self, url: &str) -> Self {
+        self.kbs_url = Some(url.to_owned());
+        self
+    }
+
+    /// A PEM file of CA certificates that the broker's may be signed by, besides those that the system trusts.
+    #[must_use]
+    pub fn kbs_ca(mut self, path: impl Into<PathBuf>) -> Self {
+        self.kbs_ca = Some(path.into());
+        self
+    }
+
+    /// What evidence the broker is given: TDX unless told otherwise, and never another where that cannot be had.
+    #[must_use]
+    pub const fn evidence(mut self, kind: EvidenceKind) -> Self {
+        self.evidence = kind;
+        self
+    }
+
+    /// An API key for what stands before the broker.
+    #[must_use]
+    pub fn api_key(mut self, key: Zeroizing<String>) -> Self {
+        self.api_key = Some(key);
+        self
+    }
+
+    /// Where the guest's own services listen, for `cdh:` references: `http://127.0.0.1:8006` unless told otherwise,
+    /// and always on this machine.
+    #[must_use]
+    pub fn cdh_url(mut self, url: &str) -> Self {
+        self.cdh_url = Some(url.to_owned());
+        self
+    }
+
+    /// Told what deserves a person's attention, such as a broker that is reached over plain http.
+    #[cfg(feature = "attest")]
+    #[must_use]
+    pub fn on_warning(mut self, warn: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.warn = Some(Arc::new(warn));
+        self
+    }
+
+    /// What the broker has under this name, once it has judged this machine.
+    #[cfg(feature = "attest")]
+    pub(super) fn kbs(&self, reference: &KeyRef, resource: &Resource) -> Result<Zeroizing<Vec<u8>>> {
+        let client = match self.client.get() {
+            Some(client) => client,
+            None => {
+                let client = self.connect(reference)?;
+                self.client.get_or_init(|| client)
+            }
+        };
+        let uri = resource.uri().map_err(reference.attest())?;
+        client.get_resource(&uri).map_err(reference.attest())
+    }
+
+    #[cfg(feature = "attest")]
+    fn connect(&self, reference: &KeyRef) -> Result<KbsClient> {
+        let mut client = KbsClient::builder(self.url()?);
+        if let Some(pem) = self.ca()? {
+            client = client.add_ca(&pem);
+        }
+        if let Some(key) = &self.api_key {
+            client = client.api_key(key);
+        }
+        if let Some(warn) = &self.warn {
+            let warn = Arc::clone(warn);
+            client = client.on_warning(move |warning| warn(warning));
+        }
+        client = match self.evidence {
+            EvidenceKind::Tdx => client.evidence(self.tdx_evidence()),
+            EvidenceKind::Sample => client.evidence(SampleEvidence),
+        };
+        client.build().map_err(reference.attest())
+    }
+
+    /// TDX evidence whose warnings go where these sources' own go.
+    #[cfg(feature = "attest")]
+    #[must_use]
+    pub fn tdx_evidence(&self) -> TdxEvidence {
+        let evidence = TdxEvidence::new();
+        match &self.warn {
+            None => evidence,
+            Some(warn) => {
+                let warn = Arc::clone(warn);
+                evidence.on_warning(move |warning| warn(warning))
+            }
+        }
+    }
+
+    /// An owner's client of the broker, still without a key or a token.
+    ///
+    /// # Errors
+    /// [`Error::KeySource`] where there is no URL, or the CA certificates cannot be read.
+    #[cfg(feature = "attest")]
+    pub fn admin(&self) -> Result<AdminBuilder> {
+        let admin = Admin::builder(self.url()?);
+        Ok(match self.ca()? {
+            Some(pem) => admin.add_ca(&pem),
+            None => admin,
+        })
+    }
+
+    #[cfg(feature = "attest")]
+    fn url(&self) -> Result<&str> {
+        self.kbs_url.as_deref().ok_or_else(|| Error::KeySource {
+            what: "the broker's URL is not known; give it by --kbs-url, MODELSEAL_KBS_URL or TRUSTEE_URL"
+                .into(),
+            source: None,
+        })
+    }
+
+    #[cfg(feature = "attest")]
+    fn ca(&self) -> Result<Option<String>> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).map_err(|source| Error::KeySource {
+                what: format!(
+                    "the broker's CA certificates in {} cannot be read",
+                    path.display()
+                ),
+                source: Some(source),
+            })
+        };
+        self.kbs_ca.as_ref().map(read).transpose()
+    }
+
+    /// What the guest's own service has under this name. It is that which attests.
+    #[cfg(feature = "attest")]
+    pub(super) fn cdh(&self, reference: &KeyRef, resource: &Resource) -> Result<Zeroizing<Vec<u8>>> {
+        let url = self.cdh_url.as_deref().unwrap_or(GuestClient::DEFAULT_URL);
+        let fetched =
+            GuestClient::new(url, GUEST_TIMEOUT).and_then(|client| client.get_resource(&resource.uri()?));
+        fetched.map_err(reference.attest())
+    }
+
+    #[cfg(not(feature = "attest"))]
+    pub(super) fn kbs(&self, reference: &KeyRef, _: &Resource) -> Result<Zeroizing<Vec<u8>>> {
+        Err(reference.error(WITHOUT))
+    }
+
+    #[cfg(not(feature = "attest"))]
+    pub(super) fn cdh(&self, reference: &KeyRef, _: &Resource) -> Result<Zeroizing<Vec<u8>>> {
+        Err(reference.error(WITHOUT))
+    }
+}
+
+/// Why there is nothing behind a reference to a broker.
+#[cfg(not(feature = "attest"))]
+const WITHOUT: &str = "needs the feature `attest`, which this was built without";
+
+impl fmt::Debug for KeySources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeySources")
+            .field("kbs_url", &self.kbs_url)
+            .field("kbs_ca", &self.kbs_ca)
+            .field("evidence", &self.evidence)
+            .field("api_key", &self.api_key.as_ref().map(|_| "hidden"))
+            .field("cdh_url", &self.cdh_url)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Resource {
+    #[cfg(feature = "attest")]
+    fn uri(&self) -> attest_client::Result<ResourceUri> {
+        ResourceUri::from_path(self.path())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_api_key_is_not_shown() {
+        let sources = KeySources::new()
+            .kbs_url("https://broker.example")
+            .api_key(Zeroizing::new("a secret".to_owned()));
+        let shown = format!("{sources:?}");
+        assert!(
+            shown.contains("broker.example") && !shown.contains("a secret"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn sample_evidence_is_only_ever_named() {
+        assert_eq!(EvidenceKind::default(), EvidenceKind::Tdx);
+        for kind in [EvidenceKind::Tdx, EvidenceKind::Sample] {
+            assert_eq!(kind.to_string().parse::<EvidenceKind>().unwrap(), kind);
+        }
+        for name in ["", "TDX", "auto", "snp"] {
+            name.parse::<EvidenceKind>().unwrap_err();
+        }
+    }
+
+    #[cfg(not(feature = "attest"))]
+    #[test]
+    fn references_parse_without_the_feature() {
+        for text in ["kbs:///a/b/c", "hex:cdh:///a/b/c"] {
+            let reference: KeyRef = text.parse().unwrap();
+            let error = reference.resolve(&KeySources::new(), "Key", false).unwrap_err();
+            assert!(error.to_string().contains("feature `attest`"), "{error}");
+        }
+    }
+}
