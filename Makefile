@@ -9,6 +9,8 @@ VALGRIND_TESTS ?= aead store engine buffer pool
 PORTABLE := -p chunk-cipher -p gocryptfs-core -p sam-format --no-default-features
 FUZZ := attest-client/fuzz/Cargo.toml chunk-cipher/fuzz/Cargo.toml gocryptfs-core/fuzz/Cargo.toml \
 	sam-format/fuzz/Cargo.toml
+# All that is linted and tested, with the broker for development. The same in .ci/memcheck, so that nothing is built twice.
+ALL := --workspace --features modelseal/dev-kbs
 # Packaged crates and fuzz targets stand outside the workspace; with its profiles they reuse what it has built.
 DEV_PROFILE := --config profile.dev.opt-level=1 --config 'profile.dev.package."*".opt-level=3'
 
@@ -16,7 +18,7 @@ TEST := setup fmt-check lint unit portable docs deny msrv aarch64 package fuzz-c
 
 .PHONY: help
 help:
-	@echo 'make demo    seal, inspect, verify and open a real model'
+	@echo 'make demo    seal, inspect, verify and open a real model, its key from a broker'
 	@echo 'make test    set up and check everything ($(TEST))'
 	@echo 'make build   the modelseal command, optimised, in target/release'
 	@echo 'make bench   compare speeds on this machine'
@@ -58,10 +60,10 @@ fmt-check:
 	$(CARGO) fmt --all --check
 
 lint:
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy $(ALL) --all-targets --locked -- -D warnings
 
 unit:
-	$(CARGO) test --workspace --locked
+	$(CARGO) test $(ALL) --locked
 
 portable:
 	$(CARGO) clippy $(PORTABLE) --all-targets --locked -- -D warnings

