@@ -197,3 +197,51 @@ fn replay(log: &str, rtmr: &[[u8; 48]; 4]) -> Result<(), String> {
         ))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A quote of a real machine, its collateral, and a time at which that was fresh: 15 October 2026.
+    const QUOTE: &[u8] = include_bytes!("../../tests/vectors/tdx_quote_v5_ex.bin");
+    const COLLATERAL: &[u8] = include_bytes!("../../tests/vectors/tdx_quote_v5_ex_collateral.json");
+    const FRESH: u64 = 1_792_022_400;
+
+    fn judge(quote: &[u8], at: u64) -> Result<Verdict, String> {
+        let verifier = Verifier {
+            collateral: Some(serde_json::from_slice(COLLATERAL).unwrap()),
+            unverified: false,
+        };
+        let report_data = Quote::parse(QUOTE).unwrap().body.report_data;
+        let evidence = Evidence {
+            family: Family::Trustee,
+            tee: "tdx",
+            evidence: &json!({"quote": STANDARD.encode(quote)}),
+            report_data: &report_data,
+            init_data: None,
+        };
+        verifier.judge(&evidence, UNIX_EPOCH + Duration::from_secs(at))
+    }
+
+    #[test]
+    fn a_genuine_quote_is_told_from_others() {
+        let verdict = judge(QUOTE, FRESH).unwrap();
+        assert_ne!(verdict.claims["tcb_status"], "unverified");
+        assert!(
+            verdict.unchecked.iter().all(|what| what.contains("RTMR")),
+            "{:?}",
+            verdict.unchecked
+        );
+        // MRTD, RTMR3, and the signature behind the body of 885 bytes.
+        for offset in [54 + 136, 54 + 472, 54 + 885 + 4 + 10] {
+            let mut forged = QUOTE.to_vec();
+            forged[offset] ^= 1;
+            let refused = judge(&forged, FRESH).unwrap_err();
+            assert!(refused.contains("not genuine"), "{offset}: {refused}");
+        }
+        let stale = judge(QUOTE, FRESH + 365 * 24 * 3600).unwrap_err();
+        assert!(stale.contains("not genuine"), "{stale}");
+    }
+}

@@ -94,6 +94,7 @@ impl KeySources {
     ///
     /// # Errors
     /// [`Error::KeySource`] where `MODELSEAL_EVIDENCE` names no kind.
+    #[cfg_attr(not(feature = "attest"), allow(clippy::needless_update))]
     pub fn from_env() -> Result<Self> {
         let text = |name| env::var(name).ok().filter(|value| !value.is_empty());
         Ok(Self {
