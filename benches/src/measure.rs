@@ -96,6 +96,8 @@ pub(crate) fn compare(
 pub(crate) enum Unit {
     /// So many bytes.
     Bytes(usize),
+    /// One of many that run at the same time.
+    Each,
     /// The whole thing.
     Whole,
     /// One name of a directory.
@@ -109,6 +111,7 @@ impl Unit {
     pub(crate) fn show(self, seconds: f64) -> String {
         match self {
             Self::Bytes(bytes) => format!("{:.2} GB/s", rate(bytes, seconds)),
+            Self::Each => format!("{:.0} a second", 1.0 / seconds),
             Self::Whole if seconds < 1.0 => format!("{:.1} ms", seconds * 1e3),
             Self::Whole => format!("{seconds:.2} s"),
             Self::Reads(count) => format!("{:.1} us a read", seconds / count_of(count) * 1e6),

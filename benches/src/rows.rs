@@ -15,6 +15,7 @@ use crate::options::Options;
 use self::Target::{MibPerThread, Times};
 
 mod blocks;
+mod broker;
 mod memory;
 mod package;
 pub(crate) mod read;
@@ -117,7 +118,7 @@ const fn row(
 
 /// All rows, in the order of the table.
 #[rustfmt::skip]
-static ROWS: [Spec; 27] = [
+static ROWS: [Spec; 30] = [
     row("blocks", "decrypt 4 KiB blocks in cache, 1 thread", "AWS-LC called directly", Times(0.95), blocks::open),
     row("disk-read", "read from disk's cache, memory touched before", "parallel pread of the plain file", Times(0.9), |c| read::touched(c, c.disk()?)),
     row("disk-mount", "read from disk's cache, memory touched before", "dd from a gocryptfs mount", Times(6.0), |c| read::mount(c, c.disk()?)),
@@ -137,6 +138,9 @@ static ROWS: [Spec; 27] = [
     row("package-open", "open a package of 10,000 files", "its scrypt alone", Times(0.5), package::many),
     row("unlock-mount", "unlock, scrypt N = 2^16", "gocryptfs until mounted", Times(1.0), unlock::mount),
     row("unlock-openssl", "unlock, scrypt N = 2^16", "OpenSSL's scrypt alone", Times(1.0 / 1.2), unlock::openssl),
+    row("broker-p256", "attest and fetch a key on loopback, P-256", "its cryptography alone", Times(0.05), broker::p256),
+    row("broker-rsa", "attest and fetch a key on loopback, RSA-2048", "its cryptography alone", Times(0.5), broker::rsa),
+    row("broker-rate", "attest and fetch keys from many threads, P-256", "their cryptography alone", Times(0.05), broker::rate),
     row("walk-dirs", "list 100,000 names, 1,000 a directory", "the same with 10,000 names", Times(0.8), walk::dirs),
     row("walk-flat", "list 100,000 names in one directory", "the same with 10,000 names", Times(0.8), walk::flat),
     row("memory-read", "memory to read a big file", "", MibPerThread(8.0), |c| memory::probe(c, "read")),
