@@ -101,8 +101,10 @@ pub(crate) fn of(failure: &Failure) -> Exit {
 
 /// What else to tell about a failure: which option of the command is about it.
 pub(crate) fn hint(failure: &Failure) -> &'static str {
-    let Failure::Model(error) = failure else {
-        return "";
+    let error = match failure {
+        Failure::Model(error) => error,
+        Failure::Usage(_) => return "; see --help",
+        _ => return "",
     };
     let Some(source) = error.cipher() else {
         return "";
