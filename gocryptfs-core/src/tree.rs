@@ -163,6 +163,12 @@ impl<S: Store> Vault<S> {
         })
     }
 
+    /// Where the vault is stored.
+    #[must_use]
+    pub const fn store(&self) -> &S {
+        &self.store
+    }
+
     /// The vault's configuration.
     #[must_use]
     pub const fn conf(&self) -> &Conf {

@@ -96,6 +96,31 @@ pub enum Error {
         /// What, and what to do instead.
         what: &'static str,
     },
+    /// The signed manifest of a vault is not as it must be.
+    #[error("{}", path.display())]
+    Manifest {
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: sam_format::Error,
+    },
+    /// Something in a vault is not as its manifest says.
+    #[error("{}: {what}", path.display())]
+    Differs {
+        /// Its stored path in the vault.
+        path: PathBuf,
+        /// In what it differs.
+        what: &'static str,
+    },
+    /// Something in a vault that is no part of it.
+    #[error("{} is no part of a vault ({what}); remove it before the vault is signed", path.display())]
+    Stray {
+        /// Its path.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
     /// A file operation failed.
     #[error("{action} {} failed", path.display())]
     Io {
@@ -220,6 +245,29 @@ impl Error {
         Self::Io {
             path: path.to_path_buf(),
             action,
+            source,
+        }
+    }
+
+    pub(crate) fn differs(path: &Path, what: &'static str) -> Self {
+        Self::Differs {
+            path: path.to_path_buf(),
+            what,
+        }
+    }
+
+    /// For `map_err`: an error of the file at `path`.
+    pub(crate) fn file(path: &Path) -> impl Fn(chunk_cipher::Error) -> Self + use<'_> {
+        |source| Self::File {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    /// For `map_err`: an error of the vault's manifest at `path`.
+    pub(crate) fn manifest(path: &Path) -> impl Fn(sam_format::Error) -> Self + use<'_> {
+        |source| Self::Manifest {
+            path: path.to_path_buf(),
             source,
         }
     }

@@ -9,6 +9,7 @@ use gocryptfs_core::VaultFile;
 use sam_format::PackageFile;
 
 use crate::error::{Error, Result};
+use crate::manifest::ListedFile;
 
 /// An open file of a sealed model: its plaintext, at any position, from any number of threads.
 #[derive(Debug)]
@@ -20,12 +21,12 @@ pub struct SealedFile {
 
 #[derive(Debug)]
 enum Stored {
-    Vault(VaultFile<LocalFile>),
+    Vault(VaultFile<ListedFile<LocalFile>>),
     Package(Box<PackageFile<LocalFile>>),
 }
 
 impl SealedFile {
-    pub(crate) fn vault(location: &Path, file: VaultFile<LocalFile>) -> Self {
+    pub(crate) fn vault(location: &Path, file: VaultFile<ListedFile<LocalFile>>) -> Self {
         Self {
             location: location.to_path_buf(),
             stored: Stored::Vault(file),

@@ -3,6 +3,8 @@
 mod error;
 mod file;
 pub mod key;
+mod license;
+mod manifest;
 mod model;
 mod plan;
 mod seal;
@@ -17,6 +19,8 @@ pub use error::{Error, Result};
 pub use file::SealedFile;
 pub use gocryptfs_core as gocryptfs;
 pub use key::{EvidenceKind, Key, KeyRef, KeySources};
+pub use license::{add_license, check_license, issue_license, read_license_file};
+pub use manifest::{default_manifest_path, read_vault_manifest, sign_vault, verify_vault};
 pub use model::{Info, LicenseRef, Model, OpenOptions, change_password};
 pub use plan::Symlinks;
 pub use sam_format as sam;

@@ -2,21 +2,24 @@
 
 use std::convert::Infallible;
 use std::fs::{self, DirBuilder};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use chunk_cipher::kdf::DEFAULT_SCRYPT_MEMORY;
 use chunk_cipher::store::{LocalStore, ReadMode, Store};
 use chunk_cipher::{Buffer, Engine};
 use gocryptfs_core::{Conf, MasterKey, Vault, read_conf, replace_conf};
 use sam_format::open::{read_license, read_manifest};
-use sam_format::{Checks, License, LicenseChoice, Locked, Manifest, Package};
+use sam_format::{Checks, License, LicenseChoice, Locked, Manifest, Package, VaultManifest};
 
 use crate::error::{Error, Result};
 use crate::file::SealedFile;
 use crate::key::Key;
+use crate::license::read_license_file;
+use crate::manifest::{ListedStore, read_vault_manifest, verify_vault};
 use crate::tree::{Damage, Verified};
 
 /// How a model is opened.
@@ -32,8 +35,10 @@ pub struct OpenOptions {
     /// directory.
     pub license: Option<LicenseRef>,
     /// What a package's license is checked against. Its limit of memory is `scrypt_memory`, and its measurements are this
-    /// machine's where none are given.
+    /// machine's where none are given. A vault's manifest is checked against the issuers and the least serial.
     pub checks: Checks,
+    /// The signed manifest that a vault must agree with.
+    pub manifest: Option<PathBuf>,
 }
 
 /// A license of a package.
@@ -70,6 +75,7 @@ impl Default for OpenOptions {
             engine: Engine::default(),
             license: None,
             checks: Checks::default(),
+            manifest: None,
         }
     }
 }
@@ -79,13 +85,15 @@ impl Default for OpenOptions {
 pub struct Model {
     pub(crate) location: PathBuf,
     pub(crate) stored: Stored,
+    /// What a vault must agree with.
+    pub(crate) manifest: Option<Arc<VaultManifest>>,
 }
 
 /// The format that a model is stored in.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // One a model.
 pub(crate) enum Stored {
-    Vault(Vault<LocalStore>),
+    Vault(Vault<ListedStore<LocalStore>>),
     Package(Box<Package<LocalStore>>),
 }
 
@@ -118,11 +126,15 @@ impl Model {
     /// # Errors
     /// [`Error::NotSealed`] where there is none, [`Error::Incomplete`] where sealing it was interrupted,
     /// [`Error::Vault`] and [`Error::Package`] where the key is wrong, the license does not allow it or something is
-    /// damaged.
+    /// damaged, [`Error::Manifest`] where a vault's manifest is not as it must be, and [`Error::Format`] where there is
+    /// one for a package, or none for a vault whose issuer or serial are asked for.
     pub fn open(path: &Path, key: Key, options: &OpenOptions) -> Result<Self> {
         let store = open_store(path)?.read_mode(options.read_mode);
-        let stored = match kind(&store, path)? {
+        let kind = kind(&store, path)?;
+        let manifest = manifest(&kind, path, options)?.map(Arc::new);
+        let stored = match kind {
             Kind::Vault => {
+                let store = ListedStore::new(store, manifest.clone());
                 let conf = conf(&store, path)?;
                 let (vault, _) = unlock(store, conf, key, options).map_err(Error::vault(path))?;
                 Stored::Vault(vault)
@@ -138,6 +150,7 @@ impl Model {
         Ok(Self {
             location: path.to_path_buf(),
             stored,
+            manifest,
         })
     }
 
@@ -154,10 +167,11 @@ impl Model {
     }
 
     /// Checks a package without its key, against its license: signature, manifest, names, lengths, and the digest of every
-    /// file. Calls `report` with whatever is damaged, and goes on.
+    /// file; or a whole vault against its signed manifest. Calls `report` with whatever is damaged, and goes on.
     ///
     /// # Errors
-    /// [`Error::Format`] where it is no package; [`Error::Package`] where the license or the manifest is not as it must be,
+    /// [`Error::Format`] where it is a vault and there is no manifest for it, or `start` is not all of it;
+    /// [`Error::Manifest`] where that is not as it must be; [`Error::Package`] where the license or the manifest is not as it must be,
     /// or files are missing or added; [`Error::Engine`] where `progress` calls it off.
     pub fn verify_without_key(
         path: &Path,
@@ -167,11 +181,20 @@ impl Model {
         report: &(dyn Fn(Damage) + Sync),
     ) -> Result<Verified> {
         let store = open_store(path)?.read_mode(options.read_mode);
-        if !matches!(kind(&store, path)?, Kind::Package) {
-            return Err(Error::Format {
+        let kind = kind(&store, path)?;
+        let manifest = manifest(&kind, path, options)?;
+        if matches!(kind, Kind::Vault) {
+            let format = |what| Error::Format {
                 path: path.to_path_buf(),
-                what: "a vault can be checked only with its key, or against a signed manifest",
-            });
+                what,
+            };
+            let manifest = manifest.ok_or_else(|| {
+                format("a vault can be checked only with its key, or against a signed manifest (--manifest)")
+            })?;
+            if start.components().any(|part| part != Component::CurDir) {
+                return Err(format("without its key, a vault can be checked only as a whole"));
+            }
+            return verify_vault(path, &manifest, &options.engine, progress, report);
         }
         let failed = package_error(path);
         let locked = lock_package(&store, path, options)?;
@@ -204,6 +227,8 @@ impl Model {
     pub fn master_key(path: &Path, key: Key, options: &OpenOptions) -> Result<MasterKey> {
         let store = open_store(path)?;
         expect_vault(&store, path, "a package has no master key to export")?;
+        let manifest = manifest(&Kind::Vault, path, options)?;
+        let store = ListedStore::new(store, manifest.map(Arc::new));
         let conf = conf(&store, path)?;
         let (_, master) = unlock(store, conf, key, options).map_err(Error::vault(path))?;
         Ok(master)
@@ -256,7 +281,7 @@ impl Model {
 }
 
 /// Wraps the master key of the model at `path` under a new key, with a new salt, in one step. The content stays as
-/// it is, so whoever has the old key and the old conf can still read it.
+/// it is, so whoever has the old key and the old conf can still read it. A signed manifest of the vault holds no longer.
 ///
 /// # Errors
 /// As [`Model::open`], and [`Error::KeyKind`] where `new_key` is no password. The old conf is in place then.
@@ -274,8 +299,10 @@ pub fn change_password(
         "a package's key is its license's; issue another license with `modelseal license issue`",
     )?;
     lock(&store, path)?;
-    let mut conf = conf(&store, path)?;
-    let (_, master) = unlock(store.clone(), conf.clone(), key, options).map_err(Error::vault(path))?;
+    let manifest = manifest(&Kind::Vault, path, options)?;
+    let listed = ListedStore::new(store.clone(), manifest.map(Arc::new));
+    let mut conf = conf(&listed, path)?;
+    let (_, master) = unlock(listed, conf.clone(), key, options).map_err(Error::vault(path))?;
     conf.change_password(&master, new_key.password()?, scrypt_log_n)
         .map_err(Error::vault(path))?;
     replace_conf(&store, &conf).map_err(Error::vault(path))
@@ -283,11 +310,11 @@ pub fn change_password(
 
 /// Unlocks a vault. A password is checked by the conf, a master key by something that was sealed under it.
 fn unlock(
-    store: LocalStore,
+    store: ListedStore<LocalStore>,
     conf: Conf,
     key: Key,
     options: &OpenOptions,
-) -> gocryptfs_core::Result<(Vault<LocalStore>, MasterKey)> {
+) -> gocryptfs_core::Result<(Vault<ListedStore<LocalStore>>, MasterKey)> {
     let checked_by_conf = key.is_password();
     let master = key.unlock(&conf, options.scrypt_memory)?;
     let vault = Vault::open(store, conf, &master, options.engine.clone())?;
@@ -320,7 +347,30 @@ pub(crate) fn open_store(path: &Path) -> Result<LocalStore> {
     LocalStore::open(path).map_err(|source| Error::io(path, "opening the directory", source))
 }
 
-fn conf(store: &LocalStore, path: &Path) -> Result<Conf> {
+/// The manifest that a vault must agree with, where there is one.
+fn manifest(kind: &Kind, path: &Path, options: &OpenOptions) -> Result<Option<VaultManifest>> {
+    let refused = |what| {
+        Err(Error::Format {
+            path: path.to_path_buf(),
+            what,
+        })
+    };
+    let checks = &options.checks;
+    match (kind, &options.manifest) {
+        (Kind::Package, Some(_)) => refused("a package has a manifest of its own; leave --manifest out"),
+        (Kind::Package, None) => Ok(None),
+        (Kind::Vault, Some(manifest)) => {
+            read_vault_manifest(manifest, &checks.issuers, checks.min_serial).map(Some)
+        }
+        // By itself a vault has neither.
+        (Kind::Vault, None) if !checks.issuers.is_empty() || checks.min_serial.is_some() => {
+            refused("only a signed manifest (--manifest) says who issued a vault, and with which serial")
+        }
+        (Kind::Vault, None) => Ok(None),
+    }
+}
+
+pub(crate) fn conf(store: &impl Store, path: &Path) -> Result<Conf> {
     read_conf(store).map_err(|error| match error {
         gocryptfs_core::Error::NotAVault { .. } => Error::NotSealed {
             path: path.to_path_buf(),
@@ -354,6 +404,16 @@ fn kind(store: &LocalStore, path: &Path) -> Result<Kind> {
     }
 }
 
+pub(crate) fn expect_package(store: &LocalStore, path: &Path, what: &'static str) -> Result<()> {
+    match kind(store, path)? {
+        Kind::Package => Ok(()),
+        Kind::Vault => Err(Error::Format {
+            path: path.to_path_buf(),
+            what,
+        }),
+    }
+}
+
 fn expect_vault(store: &LocalStore, path: &Path, what: &'static str) -> Result<()> {
     match kind(store, path)? {
         Kind::Vault => Ok(()),
@@ -365,42 +425,43 @@ fn expect_vault(store: &LocalStore, path: &Path, what: &'static str) -> Result<(
 }
 
 /// Reads the license of a package and checks it, and what it is for.
-fn lock_package(store: &LocalStore, path: &Path, options: &OpenOptions) -> Result<Locked> {
-    let document;
-    let named;
-    let choice = match &options.license {
-        Some(LicenseRef::Id(id)) => LicenseChoice::Id(id),
-        Some(LicenseRef::File(file)) => {
-            document = read_license_file(file)?;
-            LicenseChoice::Document(&document)
+pub(crate) fn lock_package(store: &LocalStore, path: &Path, options: &OpenOptions) -> Result<Locked> {
+    let failed = package_error(path);
+    with_license(path, options, |choice| {
+        let mut checks = options.checks.clone();
+        checks.scrypt_memory = options.scrypt_memory;
+        if checks.measurements.is_none() {
+            // Without a manifest there is no package, whatever else is missing.
+            read_manifest(store).map_err(&failed)?;
+            let license = read_license(store, choice).map_err(&failed)?;
+            if license.terms().tdx.is_some() {
+                checks.measurements = measurements();
+            }
         }
+        Locked::read(store, choice, &checks).map_err(&failed)
+    })
+}
+
+/// Calls `work` with the license that the package at `path` is to be opened with.
+pub(crate) fn with_license<R>(
+    path: &Path,
+    options: &OpenOptions,
+    work: impl FnOnce(LicenseChoice<'_>) -> Result<R>,
+) -> Result<R> {
+    match &options.license {
+        Some(LicenseRef::Id(id)) => work(LicenseChoice::Id(id)),
+        Some(LicenseRef::File(file)) => work(LicenseChoice::Document(&read_license_file(file)?)),
         None => {
             let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-            named = real
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            LicenseChoice::Only(&named)
-        }
-    };
-    let failed = package_error(path);
-    let mut checks = options.checks.clone();
-    checks.scrypt_memory = options.scrypt_memory;
-    if checks.measurements.is_none() {
-        // Without a manifest there is no package, whatever else is missing.
-        read_manifest(store).map_err(&failed)?;
-        let license = read_license(store, choice).map_err(&failed)?;
-        if license.terms().tdx.is_some() {
-            checks.measurements = measurements();
+            let named = real.file_name().unwrap_or_default().to_string_lossy();
+            work(LicenseChoice::Only(&named))
         }
     }
-    Locked::read(store, choice, &checks).map_err(failed)
 }
 
 /// What the TDX module says of this machine, where it is a TD.
 #[cfg(feature = "attest")]
-fn measurements() -> Option<sam_format::Measurements> {
+pub(crate) fn measurements() -> Option<sam_format::Measurements> {
     let local = attest_client::evidence::TdxEvidence::new()
         .local_measurements()
         .ok()?;
@@ -412,19 +473,8 @@ fn measurements() -> Option<sam_format::Measurements> {
 }
 
 #[cfg(not(feature = "attest"))]
-fn measurements() -> Option<sam_format::Measurements> {
+pub(crate) fn measurements() -> Option<sam_format::Measurements> {
     None
-}
-
-fn read_license_file(path: &Path) -> Result<Vec<u8>> {
-    let failed = |source| Error::io(path, "reading the license", source);
-    let file = fs::File::open(path).map_err(failed)?;
-    let mut content = Vec::new();
-    // One byte too many of what is too long to be one.
-    file.take(License::MAX_LEN as u64 + 1)
-        .read_to_end(&mut content)
-        .map_err(failed)?;
-    Ok(content)
 }
 
 fn inspect_package(store: &LocalStore, path: &Path) -> Result<Info> {
@@ -452,7 +502,7 @@ fn inspect_package(store: &LocalStore, path: &Path) -> Result<Info> {
 }
 
 /// For `map_err`: an error of opening the package at `path`.
-fn package_error(path: &Path) -> impl Fn(sam_format::Error) -> Error + use<'_> {
+pub(crate) fn package_error(path: &Path) -> impl Fn(sam_format::Error) -> Error + use<'_> {
     |error| match error {
         sam_format::Error::NotAPackage { .. } => Error::NotSealed {
             path: path.to_path_buf(),

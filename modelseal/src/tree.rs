@@ -3,13 +3,18 @@
 //! An entry belongs to the model that it came from.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use chunk_cipher::Progress;
-use chunk_cipher::store::{Kind, LocalStore, Metadata, Xattr};
+use chunk_cipher::store::{Kind, LocalStore, Metadata, ReadAt, Xattr};
+use chunk_cipher::{Progress, Uncounted};
+use gocryptfs_core::VaultFile;
+use sam_format::vault::{StoredEntry, StoredKind};
 
 use crate::error::{Error, Result};
 use crate::file::SealedFile;
+use crate::manifest::{ListedStore, verify_stored};
 use crate::model::{Model, Stored};
 
 /// An entry of a sealed model.
@@ -237,7 +242,7 @@ impl Model {
         match (&self.stored, &entry.0) {
             (Stored::Vault(vault), Place::Vault(entry)) => vault
                 .open_file(entry)
-                .map(|file| SealedFile::vault(&self.location, file))
+                .map(|file| SealedFile::vault(&self.location, self.with_holes(entry, file)))
                 .map_err(Error::vault(&self.location)),
             (Stored::Package(package), Place::Package(entry)) => package
                 .open_file(entry)
@@ -272,9 +277,25 @@ impl Model {
         }
     }
 
+    /// `file`, whose holes are those that the manifest lists, where there is one.
+    fn with_holes<F: ReadAt>(&self, entry: &gocryptfs_core::Entry, file: VaultFile<F>) -> VaultFile<F> {
+        let listed = self.manifest.as_ref();
+        match listed.and_then(|listed| listed.get(entry.stored_path().as_os_str().as_bytes())) {
+            Some(StoredEntry {
+                kind:
+                    StoredKind::File {
+                        content: Some(content),
+                        ..
+                    },
+                ..
+            }) => file.expect_holes(Arc::clone(&content.holes)),
+            _ => file,
+        }
+    }
+
     fn verify_vault(
         &self,
-        vault: &gocryptfs_core::Vault<LocalStore>,
+        vault: &gocryptfs_core::Vault<ListedStore<LocalStore>>,
         start: &gocryptfs_core::Entry,
         progress: &dyn Progress,
         report: &(dyn Fn(Damage) + Sync),
@@ -288,13 +309,24 @@ impl Model {
             });
         });
         let verified = verified.map_err(failed)?;
+        let differing = match &self.manifest {
+            None => 0,
+            Some(manifest) => verify_stored(
+                vault.store().unchecked(),
+                manifest,
+                start.stored_path(),
+                vault.engine(),
+                &Uncounted(progress),
+                report,
+            )?,
+        };
         Ok(Verified {
             dirs: verified.dirs,
             files: verified.files,
             symlinks: verified.symlinks,
             bytes: verified.bytes,
             holes: verified.holes,
-            damaged: verified.damaged,
+            damaged: verified.damaged + differing,
         })
     }
 }

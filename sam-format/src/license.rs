@@ -169,16 +169,6 @@ impl License {
         self.unwrap_key(key, checks.scrypt_memory)
     }
 
-    /// Unwraps the content key for the issuer itself, to issue further licenses: no matter when and where it was to be
-    /// used, but only if `issuer` signed it.
-    ///
-    /// # Errors
-    /// [`Error::Signature`] and [`Error::Issuer`]; else as [`License::unlock`].
-    pub fn unlock_as_issuer(&self, key: &[u8], issuer: &IssuerKey, scrypt_memory: u64) -> Result<ContentKey> {
-        self.check_signature(&[issuer.public()])?;
-        self.unwrap_key(key, scrypt_memory)
-    }
-
     /// The document.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -8,6 +8,7 @@ use chunk_cipher::store::{Attributes, Kind, PendingFile, ReadAt, Store, WriteAt,
 use subtle::ConstantTimeEq;
 
 use crate::error::{Error, Result};
+use crate::issuer::IssuerKey;
 use crate::keys::ContentKey;
 use crate::license::{Checks, License, is_license_id};
 use crate::manifest::{MANIFEST_NAME, Manifest};
@@ -69,6 +70,26 @@ impl Locked {
             license,
             manifest,
             scrypt_memory: checks.scrypt_memory,
+        })
+    }
+
+    /// A license for the manifest whose content is `manifest`, for its issuer itself, to issue further licenses: no matter
+    /// when and where it was to be used, but only if `issuer` signed it.
+    ///
+    /// # Errors
+    /// [`Error::Signature`] and [`Error::Issuer`]; those of [`licensed_manifest`].
+    pub fn for_issuer(
+        license: License,
+        manifest: &[u8],
+        issuer: &IssuerKey,
+        scrypt_memory: u64,
+    ) -> Result<Self> {
+        license.check_signature(&[issuer.public()])?;
+        let manifest = licensed_manifest(&license, manifest)?;
+        Ok(Self {
+            license,
+            manifest,
+            scrypt_memory,
         })
     }
 

@@ -13,7 +13,7 @@ use crate::manifest::{tree, write_bytes};
 mod digest;
 mod read;
 
-pub use digest::{Blocks, SEGMENT_LEN, Scanned, scan, target_digest};
+pub use digest::{Blocks, SEGMENT_LEN, Scanned, scan, short_digest, target_digest};
 
 /// What the document is called in errors.
 const DOCUMENT: &str = "vault manifest";

@@ -154,46 +154,6 @@ fn a_license_without_conditions_opens_everywhere() {
     assert_eq!(unlocked.commitment().unwrap(), content.commitment().unwrap());
 }
 
-#[test]
-fn further_licenses_open_the_same_content() {
-    let Issued {
-        license,
-        content,
-        issuer,
-    } = issue(&Terms {
-        valid_from: None,
-        expires: Some(1),
-        ..terms()
-    });
-    // The issuer is not the machine that the license is for, nor does it matter that it expired.
-    assert!(matches!(
-        license.unlock(KEY, &checks()),
-        Err(Error::LicenseExpired { .. })
-    ));
-    let unlocked = license.unlock_as_issuer(KEY, &issuer, 1 << 30).unwrap();
-    let further = License::issue(
-        b"another key",
-        &licensed(&unlocked),
-        &cheap("second.license"),
-        &issuer,
-    )
-    .unwrap();
-    assert_ne!(
-        value(&license)["kek_commitment"],
-        value(&further)["kek_commitment"]
-    );
-    let opened = further.unlock(b"another key", &Checks::default()).unwrap();
-    assert_eq!(opened.commitment().unwrap(), content.commitment().unwrap());
-    assert!(matches!(
-        further.unlock(KEY, &Checks::default()),
-        Err(Error::WrongKey)
-    ));
-    // Whoever has the key but not the issuer's is bound by the license.
-    let other = IssuerKey::generate().unwrap();
-    let refused = license.unlock_as_issuer(KEY, &other, 1 << 30);
-    assert!(matches!(refused, Err(Error::Issuer { .. })), "{refused:?}");
-}
-
 /// Another value for each member, within its bounds.
 fn edits(license: &License) -> Vec<(&'static str, Value)> {
     let other = value(&issue(&terms()).license);

@@ -258,6 +258,62 @@ fn license_and_manifest_have_one_content_id_and_one_key() {
 }
 
 #[test]
+fn further_licenses_open_the_same_content() {
+    let package = Package::new(1);
+    let manifest = read_manifest(&package.store).unwrap();
+    let content = Licensed {
+        key: &package.content,
+        content_id: ContentId::from_bytes([1; 16]),
+        manifest_digest: Manifest::digest(&manifest),
+    };
+    // For another machine, and expired.
+    let terms = Terms {
+        machines: vec!["another-machine".to_owned()],
+        expires: Some(1),
+        scrypt_log_n: 14,
+        ..Terms::new("LD_Demo_0001")
+    };
+    let license = License::issue(KEY, &content, &terms, &package.issuer).unwrap();
+    let choice = LicenseChoice::Document(license.as_str().as_bytes());
+    assert!(matches!(package.open(choice), Err(Error::LicenseExpired { .. })));
+    let for_issuer = |issuer| Locked::for_issuer(license.clone(), &manifest, issuer, 1 << 30);
+    let unlocked = for_issuer(&package.issuer).unwrap().unlock(KEY).unwrap();
+    let further = Licensed {
+        key: &unlocked.key,
+        ..content
+    };
+    let terms = Terms {
+        scrypt_log_n: 14,
+        ..Terms::new("second.license")
+    };
+    let further = License::issue(b"another key", &further, &terms, &package.issuer).unwrap();
+    package.put(&further);
+    let read = || {
+        Locked::read(
+            &package.store,
+            LicenseChoice::Id("second.license"),
+            &Checks::default(),
+        )
+    };
+    let opened = read().unwrap().unlock(b"another key").unwrap();
+    assert_eq!(
+        opened.key.commitment().unwrap(),
+        package.content.commitment().unwrap()
+    );
+    assert!(matches!(read().unwrap().unlock(KEY), Err(Error::WrongKey)));
+    // Whoever has the key but not the issuer's is bound by the license; and so is the issuer by the manifest.
+    let other = IssuerKey::generate().unwrap();
+    let refused = for_issuer(&other);
+    assert!(matches!(refused, Err(Error::Issuer { .. })), "{refused:?}");
+    let refused = Locked::for_issuer(license.clone(), b"{}", &package.issuer, 1 << 30);
+    assert!(matches!(refused, Err(Error::OtherManifest)), "{refused:?}");
+    assert!(matches!(
+        for_issuer(&package.issuer).unwrap().unlock(b"wrong key"),
+        Err(Error::WrongKey)
+    ));
+}
+
+#[test]
 fn the_license_is_checked_before_the_key_is_needed() {
     let package = Package::new(1);
     let license = package.license("LD_Demo_0001", 1);

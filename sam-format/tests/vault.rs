@@ -10,7 +10,9 @@ use chunk_cipher::{Pool, Progress};
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::{Signer, SigningKey};
 use proptest::prelude::*;
-use sam_format::vault::{Blocks, SEGMENT_LEN, StoredContent, StoredEntry, StoredKind, scan, target_digest};
+use sam_format::vault::{
+    Blocks, SEGMENT_LEN, StoredContent, StoredEntry, StoredKind, scan, short_digest, target_digest,
+};
 use sam_format::{Error, IssuerKey, IssuerPublicKey, VaultManifest};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -308,6 +310,7 @@ fn digests_of_every_length() {
         let bytes: Vec<u8> = (0..len).map(|n| u8::try_from(n % 251).unwrap() + 1).collect();
         let scanned = scan_bytes(&bytes).unwrap();
         assert_eq!(scanned.digest, digest(&bytes), "{len}");
+        assert_eq!(short_digest(&bytes), scanned.digest);
         assert!(scanned.holes.is_empty());
     }
     let expected: [u8; 32] = Sha256::digest("modelseal/1 stored target digestabc").into();

@@ -30,6 +30,11 @@ pub(crate) fn modelseal() -> Command {
         "KBS_CA",
         "EVIDENCE",
         "CDH_URL",
+        "ISSUER",
+        "ISSUER_KEY",
+        "MIN_SERIAL",
+        "MACHINE",
+        "MANIFEST",
     ] {
         command.env_remove(format!("MODELSEAL_{name}"));
     }

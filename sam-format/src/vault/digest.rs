@@ -90,6 +90,16 @@ pub fn scan(
     })
 }
 
+/// The digest of a stored file that is all in memory.
+#[must_use]
+pub fn short_digest(content: &[u8]) -> [u8; 32] {
+    let mut digest = Sha256::new_with_prefix(LABEL);
+    for segment in content.chunks(as_len(&(0..SEGMENT_LEN))) {
+        digest.update(Sha256::digest(segment));
+    }
+    digest.finalize().into()
+}
+
 /// The digest of a symbolic link's stored target.
 #[must_use]
 pub fn target_digest(target: &[u8]) -> [u8; 32] {

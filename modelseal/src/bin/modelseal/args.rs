@@ -187,6 +187,12 @@ pub(crate) enum Command {
     SamPack(SamPack),
     /// Seal what a model holds anew, into a Sam package with a new content key
     Rotate(Rotate),
+    /// Make issuers' keys; issue, show and check licenses of Sam packages
+    #[command(subcommand)]
+    License(LicenseCommand),
+    /// Sign what a vault holds, and check a vault against that
+    #[command(subcommand)]
+    Manifest(ManifestCommand),
     /// Make, export, fetch and store keys
     #[command(subcommand)]
     Key(KeyCommand),
@@ -249,7 +255,7 @@ pub(crate) struct Sealed {
     pub(crate) location: PathBuf,
 }
 
-/// What a Sam package's license is chosen by and checked against.
+/// What a Sam package's license is chosen by and checked against, and a vault by its signed manifest.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Trust {
     /// The license that a Sam package is opened with: the ID of one in it, or a file
@@ -258,9 +264,12 @@ pub(crate) struct Trust {
     /// Only take what this issuer signed: its public key, or a file with it in PEM; may be given more than once
     #[arg(long, value_name = "PUBKEY", env = "MODELSEAL_ISSUER", value_delimiter = ',')]
     issuer: Vec<String>,
-    /// Only take a license of at least this serial
+    /// Only take a license, or a vault's manifest, of at least this serial
     #[arg(long, value_name = "N", env = "MODELSEAL_MIN_SERIAL")]
     min_serial: Option<u64>,
+    /// The signed manifest that a vault must agree with
+    #[arg(long, value_name = "FILE", env = "MODELSEAL_MANIFEST", value_hint = ValueHint::FilePath)]
+    pub(crate) manifest: Option<PathBuf>,
     /// The identity of this machine, instead of the one that its machine ID gives
     #[arg(long, value_name = "IDENTITY", env = "MODELSEAL_MACHINE")]
     machine: Option<String>,
@@ -273,10 +282,22 @@ impl Trust {
         options.license.clone_from(&self.license);
         options.checks.min_serial = self.min_serial;
         options.checks.machine.clone_from(&self.machine);
+        options.manifest.clone_from(&self.manifest);
         for issuer in &self.issuer {
             options.checks.issuers.push(issuer_key(issuer)?);
         }
         Ok(options)
+    }
+
+    /// What a vault's manifest leaves open where it is not given.
+    pub(crate) fn manifest_warning(&self) -> Option<&'static str> {
+        match (self.issuer.is_empty(), self.min_serial) {
+            (true, _) => Some("warning: without --issuer, anybody can have signed the manifest"),
+            (false, None) => {
+                Some("warning: without --min-serial, an older vault with its manifest is taken as well")
+            }
+            (false, Some(_)) => None,
+        }
     }
 
     /// What is left open where it is not given.
@@ -591,6 +612,103 @@ pub(crate) struct Passwd {
     /// Base-2 logarithm of scrypt's cost; as before where not given
     #[arg(long, value_name = "LOG2N", value_parser = clap::value_parser!(u8).range(10..=28))]
     pub(crate) scrypt_n: Option<u8>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LicenseCommand {
+    /// Make an issuer's key, Ed25519 as PKCS #8 in PEM, and print its public key
+    Keygen(Keygen),
+    /// Issue a further license for the content of a package, which stays as it is
+    Issue(Issue),
+    /// Show what a license says
+    Show(Show),
+    /// Check a license as when a package is opened, but without its key
+    Verify(CheckLicense),
+    /// Print the identity of this machine, for the list of machines in a license
+    Machine,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Keygen {
+    /// Write the key to this new file, which only its owner may read
+    #[arg(long, short, value_name = "PEM", value_hint = ValueHint::FilePath)]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Issue {
+    #[command(flatten)]
+    pub(crate) sealed: Sealed,
+    /// Where the key of the new license comes from (see below); the same key where not given
+    #[arg(long, value_name = "REF", value_parser = KeyRefParser)]
+    pub(crate) new_key: Option<KeyRef>,
+    /// The issuer's private key, which signs the license: Ed25519, PKCS #8 in PEM
+    #[arg(long, value_name = "PEM", env = "MODELSEAL_ISSUER_KEY", value_hint = ValueHint::FilePath)]
+    pub(crate) issuer_key: PathBuf,
+    /// Name of the new license: 8 to 48 of A-Z a-z 0-9 _ . -; may stand in the license configuration instead
+    #[arg(long, value_name = "ID")]
+    pub(crate) key_id: Option<String>,
+    /// What the new license shall be like: a JSON file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) license_config: Option<PathBuf>,
+    /// Base-2 logarithm of scrypt's cost
+    #[arg(long, value_name = "LOG2N", default_value_t = 16, value_parser = clap::value_parser!(u8).range(14..=24))]
+    pub(crate) scrypt_n: u8,
+    /// Write the license to this new file instead of into the package
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+    /// Replace the license of this name in the package
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) replace: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Show {
+    /// A license, or a package, of which all are shown
+    #[arg(value_name = "LICENSE|PACKAGE", value_hint = ValueHint::AnyPath)]
+    pub(crate) location: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CheckLicense {
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+    /// A license, or a package, whose manifest must be the one that its license is for
+    #[arg(value_name = "LICENSE|PACKAGE", value_hint = ValueHint::AnyPath)]
+    pub(crate) location: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ManifestCommand {
+    /// Sign what a vault holds, by its stored names and bytes: takes no key to it
+    Sign(SignManifest),
+    /// Check every byte of a vault against its signed manifest: takes no key to it
+    Verify(VerifyManifest),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SignManifest {
+    /// The issuer's private key, which signs the manifest: Ed25519, PKCS #8 in PEM
+    #[arg(long, value_name = "PEM", env = "MODELSEAL_ISSUER_KEY", value_hint = ValueHint::FilePath)]
+    pub(crate) issuer_key: PathBuf,
+    /// A number higher than that of every manifest before; the seconds since 1970 where not given
+    #[arg(long, value_name = "N")]
+    pub(crate) serial: Option<u64>,
+    /// Where to write the manifest; VAULT.manifest.json, beside the vault, where not given
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+    /// The vault
+    #[arg(value_name = "VAULT", value_hint = ValueHint::DirPath)]
+    pub(crate) location: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct VerifyManifest {
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+    /// The vault; its manifest is VAULT.manifest.json, beside it, where --manifest is not given
+    #[arg(value_name = "VAULT", value_hint = ValueHint::DirPath)]
+    pub(crate) location: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]

@@ -121,9 +121,16 @@ impl Console {
         Ok(model)
     }
 
-    /// Says what is left open where a license is taken on trust.
+    /// Says what is left open where a license or a manifest is taken on trust.
     pub(crate) fn warn_of_trust(&self, model: &Model, trust: &Trust) {
-        if let (Some(_), Some(warning)) = (model.license(), trust.warning()) {
+        let warning = if model.license().is_some() {
+            trust.warning()
+        } else if trust.manifest.is_some() {
+            trust.manifest_warning()
+        } else {
+            None
+        };
+        if let Some(warning) = warning {
             self.note(warning);
         }
     }

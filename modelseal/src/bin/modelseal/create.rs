@@ -102,10 +102,7 @@ fn package(asked: &Package, scrypt_log_n: u8, console: &Console) -> Result<Box<P
         Failure::Usage("--key-id is missing: the name of the key and of the package".to_owned())
     })?;
     let mut defaults = Terms::new(key_id);
-    // Counts up by itself from one license to the next.
-    defaults.serial = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    defaults.serial = next_serial();
     defaults.scrypt_log_n = scrypt_log_n;
     let terms = match &asked.license_config {
         Some(path) => license_config(path)?.terms(defaults),
@@ -141,6 +138,13 @@ fn package(asked: &Package, scrypt_log_n: u8, console: &Console) -> Result<Box<P
         })?;
     }
     Ok(Box::new(options))
+}
+
+/// A serial that counts up by itself from one license or manifest to the next: the seconds since 1970.
+pub(crate) fn next_serial() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// Reads what a license shall be like.

@@ -40,7 +40,7 @@ pub(crate) enum Failure {
         #[source]
         source: io::Error,
     },
-    #[error("{0}")]
+    #[error("{0}; see --help")]
     Usage(String),
     #[error("writing to standard output failed")]
     Output(#[source] io::Error),
@@ -134,9 +134,12 @@ fn of_model(error: &modelseal::Error) -> Exit {
         }
         #[cfg(feature = "attest")]
         Error::Attest { .. } => Exit::Key,
-        Error::NotSealed { .. } | Error::Incomplete { .. } | Error::Format { .. } => Exit::Model,
+        Error::NotSealed { .. } | Error::Incomplete { .. } | Error::Format { .. } | Error::Stray { .. } => {
+            Exit::Model
+        }
         Error::Vault { source, .. } => of_vault(source),
-        Error::Package { source, .. } => of_package(source),
+        Error::Package { source, .. } | Error::Manifest { source, .. } => of_package(source),
+        Error::Differs { .. } => Exit::Damaged,
         Error::Engine(source) if is_scrypt_limit(source) => Exit::Model,
         Error::NotEmpty { .. } | Error::Resume { .. } | Error::Busy { .. } => Exit::Occupied,
         _ => Exit::Io,
@@ -165,6 +168,8 @@ fn of_vault(error: &gocryptfs::Error) -> Exit {
             source: chunk_cipher::Error::Chunk { .. },
             ..
         } => Exit::Damaged,
+        // It is not as its manifest says.
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::InvalidData => Exit::Damaged,
         Error::Io { .. } | Error::File { .. } => Exit::Io,
         Error::NotEmpty { .. } => Exit::Occupied,
         _ => Exit::Model,

@@ -18,8 +18,12 @@ pub(crate) fn passwd(command: &Passwd, global: &Global, console: &Console) -> Re
     let key = console.key(&command.sealed.key)?;
     let new_key = console.new_key(&command.new_key)?;
     let location = &command.sealed.location;
-    change_password(location, key, &new_key, command.scrypt_n, &global.open_options())?;
+    let options = command.sealed.trust.options(global)?;
+    change_password(location, key, &new_key, command.scrypt_n, &options)?;
     console.note("the password is changed; whoever kept the old gocryptfs.conf can still use the old one");
+    if options.manifest.is_some() {
+        console.note("the manifest holds no longer; sign a new one with `modelseal manifest sign`");
+    }
     Ok(Exit::Success)
 }
 
@@ -37,7 +41,8 @@ pub(crate) fn generate(command: &Generate) -> Result<Exit, Failure> {
 
 pub(crate) fn export(command: &Export, global: &Global, console: &Console) -> Result<Exit, Failure> {
     let key = console.key(&command.sealed.key)?;
-    let master = Model::master_key(&command.sealed.location, key, &global.open_options())?;
+    let options = command.sealed.trust.options(global)?;
+    let master = Model::master_key(&command.sealed.location, key, &options)?;
     let mut text = master.to_export();
     text.push('\n');
     deliver(text.as_bytes(), command.output.as_deref())

@@ -1,9 +1,138 @@
-//! Licenses, for a person and for a program.
+//! `license`; what licenses say, for a person and for a program.
 
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
 
-use modelseal::sam::{License, format_time};
+use modelseal::sam::{self, IssuerKey, License, Terms, format_time};
+use modelseal::{Error, Info, Model, add_license, check_license, issue_license, read_license_file};
 use serde_json::{Value, json};
+
+use crate::args::{CheckLicense, Global, Issue, Keygen, Show};
+use crate::console::{self, Console};
+use crate::create::{license_config, next_serial};
+use crate::exit::{Exit, Failure};
+use crate::manifest::read_issuer_key;
+
+pub(crate) fn keygen(command: &Keygen, console: &Console) -> Result<Exit, Failure> {
+    let failed = package_error(&command.output);
+    let key = IssuerKey::generate().map_err(&failed)?;
+    key.write_new(&command.output).map_err(failed)?;
+    console::print(format!("{}\n", key.public()).as_bytes())?;
+    console.note("that is the public key, for --issuer; whoever has the file can issue licenses in its name");
+    Ok(Exit::Success)
+}
+
+pub(crate) fn issue(command: &Issue, global: &Global, console: &Console) -> Result<Exit, Failure> {
+    let location = &command.sealed.location;
+    let mut defaults = Terms::new(command.key_id.clone().unwrap_or_default());
+    defaults.serial = next_serial();
+    defaults.scrypt_log_n = command.scrypt_n;
+    let config = command.license_config.as_deref();
+    let terms = match config {
+        Some(path) => license_config(path)?
+            .terms(defaults)
+            .map_err(package_error(path))?,
+        None => defaults,
+    };
+    if terms.license_id.is_empty() {
+        return Err(Failure::Usage(
+            "--key-id is missing: the name of the new license".to_owned(),
+        ));
+    }
+    if command.key_id.as_ref().is_some_and(|id| *id != terms.license_id) {
+        return Err(Failure::Usage(format!(
+            "the license configuration has another license_id ({}) than --key-id",
+            terms.license_id
+        )));
+    }
+    let issuer = read_issuer_key(&command.issuer_key)?;
+    let options = command.sealed.trust.options(global)?;
+    let key = console.key(&command.sealed.key)?;
+    let new_key = match &command.new_key {
+        Some(reference) => &console.new_key(reference)?,
+        None => &key,
+    };
+    let license = issue_license(location, &key, new_key, &terms, &issuer, &options)?;
+    match &command.output {
+        Some(path) => write_new(path, &license)?,
+        None => add_license(location, &license, command.replace)?,
+    }
+    print(&license, global)
+}
+
+pub(crate) fn show(command: &Show, global: &Global) -> Result<Exit, Failure> {
+    let location = &command.location;
+    if !location.is_dir() {
+        let license = License::parse(&read_license_file(location)?).map_err(package_error(location))?;
+        license.check_signature(&[]).map_err(package_error(location))?;
+        return print(&license, global);
+    }
+    let Info::Package {
+        licenses, unusable, ..
+    } = Model::inspect(location)?
+    else {
+        return Err(Failure::Usage(format!(
+            "{} is a vault, which has no license",
+            location.display()
+        )));
+    };
+    if global.json {
+        console::print_json(&licenses.iter().map(to_json).collect())?;
+    } else {
+        let texts: Vec<_> = licenses.iter().map(to_text).collect();
+        console::print(texts.join("\n").as_bytes())?;
+    }
+    match unusable.into_iter().next() {
+        Some((_, error)) => Err(error.into()),
+        None => Ok(Exit::Success),
+    }
+}
+
+pub(crate) fn verify(command: &CheckLicense, global: &Global, console: &Console) -> Result<Exit, Failure> {
+    let license = check_license(&command.location, &command.trust.options(global)?)?;
+    if let Some(warning) = command.trust.warning() {
+        console.note(warning);
+    }
+    print(&license, global)
+}
+
+pub(crate) fn machine(global: &Global) -> Result<Exit, Failure> {
+    let identity = sam::machine::this_machine().map_err(package_error(Path::new("this machine")))?;
+    if global.json {
+        console::print_json(&json!({ "machine": identity }))?;
+    } else {
+        console::print(format!("{identity}\n").as_bytes())?;
+    }
+    Ok(Exit::Success)
+}
+
+fn print(license: &License, global: &Global) -> Result<Exit, Failure> {
+    if global.json {
+        console::print_json(&to_json(license))?;
+    } else {
+        console::print(to_text(license).as_bytes())?;
+    }
+    Ok(Exit::Success)
+}
+
+/// Writes a license to a new file.
+fn write_new(path: &Path, license: &License) -> Result<(), Failure> {
+    let failed = |source| Failure::io(path, "writing the license", source);
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).open(path).map_err(failed)?;
+    file.write_all(license.as_str().as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(failed)
+}
+
+fn package_error(path: &Path) -> impl Fn(sam::Error) -> Failure + use<'_> {
+    |source| {
+        let path = path.to_path_buf();
+        Error::Package { path, source }.into()
+    }
+}
 
 /// What a license says, as lines of text.
 pub(crate) fn to_text(license: &License) -> String {

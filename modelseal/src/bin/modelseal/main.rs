@@ -13,6 +13,7 @@ mod exit;
 mod keys;
 mod license;
 mod look;
+mod manifest;
 mod open;
 
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use args::{Args, Command, KeyCommand};
+use args::{Args, Command, KeyCommand, LicenseCommand, ManifestCommand};
 use console::Console;
 
 fn main() -> ExitCode {
@@ -54,6 +55,17 @@ fn run(args: &Args, console: &Console) -> Result<exit::Exit, exit::Failure> {
         Command::Passwd(command) => keys::passwd(command, &args.global, console),
         Command::SamPack(command) => create::sam_pack(command, &args.global, console),
         Command::Rotate(command) => create::rotate(command, &args.global, console),
+        Command::License(command) => match command {
+            LicenseCommand::Keygen(command) => license::keygen(command, console),
+            LicenseCommand::Issue(command) => license::issue(command, &args.global, console),
+            LicenseCommand::Show(command) => license::show(command, &args.global),
+            LicenseCommand::Verify(command) => license::verify(command, &args.global, console),
+            LicenseCommand::Machine => license::machine(&args.global),
+        },
+        Command::Manifest(ManifestCommand::Sign(command)) => manifest::sign(command, &args.global, console),
+        Command::Manifest(ManifestCommand::Verify(command)) => {
+            manifest::verify(command, &args.global, console)
+        }
         Command::Key(KeyCommand::Generate(command)) => keys::generate(command),
         Command::Key(KeyCommand::Export(command)) => keys::export(command, &args.global, console),
         #[cfg(feature = "attest")]

@@ -1,12 +1,12 @@
 //! `decrypt`, `cat` and `verify`.
 
 use std::io::{self, Write};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use modelseal::store::Kind;
-use modelseal::{Buffer, Damage, Entry, Found, Model, Progress, UnsealOptions, unseal};
+use modelseal::{Buffer, Damage, Entry, Found, Model, Progress, UnsealOptions, Verified, unseal};
 use serde_json::json;
 
 use crate::args::{Cat, Decrypt, Global, Verify};
@@ -55,26 +55,7 @@ pub(crate) fn cat(command: &Cat, global: &Global, console: &Console) -> Result<E
 
 pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Result<Exit, Failure> {
     let location = &command.location;
-    let damages = Mutex::new(Vec::new());
-    let unreadable = AtomicU64::new(0);
-    let report = |damage: Damage| {
-        let text = console::with_causes(damage.error.within_model());
-        let kind = if damage.error.is_unreadable() {
-            unreadable.fetch_add(1, Ordering::Relaxed);
-            "unreadable"
-        } else {
-            "damaged"
-        };
-        if global.json {
-            let damage = json!({"path": damage.path.to_string_lossy(), "kind": kind, "error": text});
-            damages
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .push(damage);
-        } else {
-            console.damage(kind, &text);
-        }
-    };
+    let report = Report::new(global, console);
     let verified = if let Some(key) = &command.key {
         let key = console.key(key)?;
         let model = console.open(location, key, &command.trust, global)?;
@@ -90,53 +71,107 @@ pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Re
         console.catch_signals();
         let (files, bytes) = size(&model, &start)?;
         console.begin(files, bytes);
-        model.verify(&start, console, &report)
+        model.verify(&start, console, &|damage| report.add(damage))
     } else {
         let options = command.trust.options(global)?;
         console.catch_signals();
-        Model::verify_without_key(location, &command.path, &options, console, &report)
+        Model::verify_without_key(location, &command.path, &options, console, &|damage| {
+            report.add(damage);
+        })
     };
-    console.finish();
-    let verified = match verified {
-        Err(_) if console.is_interrupted() => return Err(Failure::Interrupted { hint: "" }),
-        other => other?,
-    };
-    let unreadable = unreadable.into_inner();
-    let damaged = verified.damaged.saturating_sub(unreadable);
-    if global.json {
-        let damages = damages
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        console::print_json(&json!({
-            "files": verified.files, "dirs": verified.dirs, "symlinks": verified.symlinks,
-            "bytes": verified.bytes, "holes": verified.holes, "damaged": damages,
-        }))?;
-    } else {
-        let text = format!(
-            "{} files, {} directories, {} symlinks, {}: {}\n",
-            verified.files,
-            verified.dirs,
-            verified.symlinks,
-            console::bytes(verified.bytes),
-            match (damaged, unreadable) {
-                (0, 0) => "no damage".to_owned(),
-                (damaged, 0) => format!("{damaged} damaged"),
-                (damaged, unreadable) => format!("{damaged} damaged, {unreadable} unreadable"),
-            },
-        );
-        console::print(text.as_bytes())?;
-        if verified.holes > 0 {
-            console.note(&format!(
-                "{} blocks are holes, which read as zeros; the format cannot tell whether they always did",
-                verified.holes
-            ));
+    if let Ok(verified) = &verified
+        && command.trust.manifest.is_none()
+        && !global.json
+    {
+        note_holes(verified, console);
+    }
+    report.finish(verified)
+}
+
+/// What a check finds, as it finds it.
+pub(crate) struct Report<'a> {
+    global: &'a Global,
+    console: &'a Console,
+    damages: Mutex<Vec<serde_json::Value>>,
+    unreadable: AtomicU64,
+}
+
+impl<'a> Report<'a> {
+    pub(crate) fn new(global: &'a Global, console: &'a Console) -> Self {
+        Self {
+            global,
+            console,
+            damages: Mutex::default(),
+            unreadable: AtomicU64::new(0),
         }
     }
-    Ok(match (damaged, unreadable) {
-        (0, 0) => Exit::Success,
-        (0, _) => Exit::Io,
-        _ => Exit::Damaged,
-    })
+
+    /// Tells of something damaged.
+    pub(crate) fn add(&self, damage: Damage) {
+        let text = console::with_causes(damage.error.within_model());
+        let kind = if damage.error.is_unreadable() {
+            self.unreadable.fetch_add(1, Ordering::Relaxed);
+            "unreadable"
+        } else {
+            "damaged"
+        };
+        if self.global.json {
+            let damage = json!({"path": damage.path.to_string_lossy(), "kind": kind, "error": text});
+            self.damages
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(damage);
+        } else {
+            self.console.damage(kind, &text);
+        }
+    }
+
+    /// Tells what was checked.
+    pub(crate) fn finish(self, verified: modelseal::Result<Verified>) -> Result<Exit, Failure> {
+        self.console.finish();
+        let verified = match verified {
+            Err(_) if self.console.is_interrupted() => return Err(Failure::Interrupted { hint: "" }),
+            other => other?,
+        };
+        let unreadable = self.unreadable.into_inner();
+        let damaged = verified.damaged.saturating_sub(unreadable);
+        if self.global.json {
+            let damages = self.damages.into_inner().unwrap_or_else(PoisonError::into_inner);
+            console::print_json(&json!({
+                "files": verified.files, "dirs": verified.dirs, "symlinks": verified.symlinks,
+                "bytes": verified.bytes, "holes": verified.holes, "damaged": damages,
+            }))?;
+        } else {
+            let text = format!(
+                "{} files, {} directories, {} symlinks, {}: {}\n",
+                verified.files,
+                verified.dirs,
+                verified.symlinks,
+                console::bytes(verified.bytes),
+                match (damaged, unreadable) {
+                    (0, 0) => "no damage".to_owned(),
+                    (damaged, 0) => format!("{damaged} damaged"),
+                    (damaged, unreadable) => format!("{damaged} damaged, {unreadable} unreadable"),
+                },
+            );
+            console::print(text.as_bytes())?;
+        }
+        Ok(match (damaged, unreadable) {
+            (0, 0) => Exit::Success,
+            (0, _) => Exit::Io,
+            _ => Exit::Damaged,
+        })
+    }
+}
+
+/// Says that nothing vouches for the holes of a vault.
+fn note_holes(verified: &Verified, console: &Console) {
+    if verified.holes > 0 {
+        console.note(&format!(
+            "{} blocks are holes, which read as zeros; the format cannot tell whether they always did",
+            verified.holes
+        ));
+    }
 }
 
 /// Number of files below a directory and their bytes, as far as they can be told: for the progress bar.
