@@ -40,7 +40,7 @@ pub(crate) enum Failure {
         #[source]
         source: io::Error,
     },
-    #[error("{0}; see --help")]
+    #[error("{0}")]
     Usage(String),
     #[error("writing to standard output failed")]
     Output(#[source] io::Error),
