@@ -225,7 +225,7 @@ impl Http {
                 .ok()
                 .and_then(|response| response.retry_after)
                 .unwrap_or_default();
-            let pause = pause(attempt).max(asked);
+            let pause = pause(attempt).max(asked.min(MAX_RETRY_AFTER));
             if !again || attempt >= self.settings.attempts || pause >= deadline.left(self.clock()) {
                 return outcome.map_err(|failure| match failure {
                     Failure::Unconnected(error) | Failure::Lost(error) | Failure::Final(error) => error,
@@ -355,7 +355,11 @@ impl Http {
             }));
         }
 
-        let failed = |error| self.failure(error, request);
+        // There was a connection, so something of the request may have arrived.
+        let failed = |error| match self.failure(error, request) {
+            Failure::Unconnected(error) => Failure::Lost(error),
+            other => other,
+        };
         connection.give_up_at(give_up_at);
         let sent = connection.write_request(
             request.method,
@@ -474,6 +478,9 @@ impl fmt::Debug for Http {
             .finish_non_exhaustive()
     }
 }
+
+/// The longest pause that an answer may ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 
 /// The pause after so many attempts: exponential, and up to half of it by chance, so that clients that failed together
 /// do not come back together.

@@ -6,16 +6,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use chunk_cipher::Engine;
 use chunk_cipher::kdf::{DEFAULT_SCRYPT_MEMORY, ScryptParams};
 use chunk_cipher::store::{Attributes, Kind, LocalFile, LocalStore, ReadMode, Source, WriteStore, Xattr};
+use chunk_cipher::{Engine, Uncounted};
 use gocryptfs_core::{Conf, ConfOptions, MasterKey, VaultWriter, read_conf, read_partial_conf};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rustix::fs::{Mode, OFlags, open};
 use sam_format::open::read_manifest;
-use sam_format::{ChunkLen, IssuerKey, PackageWriter, Terms, read_partial};
+use sam_format::{ChunkLen, IssuerKey, KEY_MAX, KEY_MIN, PackageWriter, Terms, read_partial};
 
 use crate::error::{Error, Result};
 use crate::key::Key;
@@ -132,8 +132,9 @@ pub fn reseal(
     options: &SealOptions,
     progress: &dyn Progress,
 ) -> Result<Summary> {
-    let plan = PlanDir::of_model(model)?;
     refuse_nested(model.location(), destination)?;
+    refuse_altered(model, progress)?;
+    let plan = PlanDir::of_model(model)?;
     let sealing = Sealing {
         plan: &plan,
         model: Some(model),
@@ -143,6 +144,25 @@ pub fn reseal(
         progress,
     };
     sealing.start(key)
+}
+
+/// Refuses a package with content that its issuer did not sign: to whoever has its key, tags are no obstacle, and what is
+/// sealed anew would be signed anew.
+fn refuse_altered(model: &Model, progress: &dyn Progress) -> Result<()> {
+    if model.license().is_none() {
+        return Ok(());
+    }
+    let first = Mutex::new(None);
+    model.verify(&model.lookup("")?, &Uncounted(progress), &|damage| {
+        first
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(damage.error);
+    })?;
+    first
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .map_or(Ok(()), Err)
 }
 
 /// A run of [`seal`] or [`reseal`], whatever the format.
@@ -296,6 +316,10 @@ fn start_package(
     }
     .check(options.scrypt_memory)?;
     let password = key.password()?;
+    if !(KEY_MIN..=KEY_MAX).contains(&password.len()) {
+        let len = password.len();
+        return Err(Error::package(destination)(sam_format::Error::KeyLength { len }));
+    }
     make_destination(destination)?;
     let store = open_store(destination)?;
     lock(&store, destination)?;
@@ -329,7 +353,7 @@ fn start_package(
                 ),
             });
         }
-        return PackageWriter::resume(store, password, engine).map_err(failed);
+        return PackageWriter::resume(store, password, options.scrypt_memory, engine).map_err(failed);
     }
     if options.resume {
         if read_manifest(&store).is_ok() {

@@ -1,8 +1,6 @@
 //! `partial.json`: the wrapped content key of a package that is being written, so that an interrupted run can go on
 //! (FORMAT.md, section 7).
 
-use chunk_cipher::kdf::DEFAULT_SCRYPT_MEMORY;
-
 use crate::canonical::{Reader, object, string, without};
 use crate::encoding::{base64, hex};
 use crate::error::{Error, Result};
@@ -102,9 +100,10 @@ impl Partial {
     /// Unwraps the content key.
     ///
     /// # Errors
-    /// [`Error::KeyLength`], [`Error::WrongKey`], and [`Error::Cipher`] where scrypt would take more than 1 GiB.
-    pub fn unlock(&self, key: &[u8]) -> Result<ContentKey> {
-        let kek = Kek::derive(key, &self.scrypt, DEFAULT_SCRYPT_MEMORY)?;
+    /// [`Error::KeyLength`], [`Error::WrongKey`], and [`Error::Cipher`] where scrypt would take more than `scrypt_memory`
+    /// bytes.
+    pub fn unlock(&self, key: &[u8], scrypt_memory: u64) -> Result<ContentKey> {
+        let kek = Kek::derive(key, &self.scrypt, scrypt_memory)?;
         if !kek.is_committed_by(&self.kek_commitment) {
             return Err(Error::WrongKey);
         }

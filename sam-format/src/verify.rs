@@ -1,5 +1,6 @@
 //! Checking a whole package.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::file;
 use crate::manifest::{Entry, EntryKind, Manifest};
 use crate::package::{Package, content_path, header_of};
+use crate::write::to_path;
 
 /// What was checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +43,8 @@ pub struct Damage {
 /// no key. Calls `report` with whatever is damaged, and goes on.
 ///
 /// # Errors
-/// [`Error::Cipher`] where the threads could not be started, or `progress` calls it off.
+/// [`Error::Io`] where `start` is no directory, [`Error::Cipher`] where the threads could not be started, or `progress`
+/// calls it off.
 pub fn verify_digests<S: Store>(
     store: &S,
     manifest: &Manifest,
@@ -93,6 +96,10 @@ fn each_file(
     report: &(dyn Fn(Damage) + Sync),
     check: &(dyn Fn(&Entry) -> Result<()> + Sync),
 ) -> Result<Verified> {
+    if !manifest.get(start).is_some_and(Entry::is_dir) {
+        let source = io::ErrorKind::NotADirectory.into();
+        return Err(Error::io(to_path(start), "checking", source));
+    }
     let entries = manifest.below(start);
     let mut verified = Verified::default();
     for entry in entries {

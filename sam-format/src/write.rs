@@ -1,4 +1,4 @@
-//! Writing a package: every file complete or not there, the package complete only once its license is in place.
+//! Writing a package: every file complete or not there, the package complete only once its manifest is in place.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -13,14 +13,14 @@ use chunk_cipher::{Engine, Progress, Uncounted};
 
 use crate::error::{Error, Result};
 use crate::file::{self, PackageFile, Sealed};
-use crate::header::{ChunkLen, HEADER_LEN, Header};
+use crate::header::{ChunkLen, FileId, HEADER_LEN, Header};
 use crate::issuer::IssuerKey;
 use crate::keys::ContentKey;
 use crate::license::{License, Licensed, Terms};
 use crate::manifest::{
     ContentId, Entry, EntryKind, MANIFEST_NAME, Manifest, Modified, check_path, check_target,
 };
-use crate::open::{list_licenses, read_whole, write_license};
+use crate::open::{LICENSES_DIR, license_path, list_licenses, read_whole, write_license};
 use crate::package::{CONTENT_DIR, content_path};
 use crate::partial::{PARTIAL_NAME, Partial};
 
@@ -32,7 +32,7 @@ const DIR_MODE: u32 = 0o755;
 
 /// A package that is being written, by any number of threads.
 ///
-/// Its license appears last, so an interrupted run is never taken for a package. What that leaves can be gone on with:
+/// `manifest.json` appears last, so an interrupted run is never taken for a package. What that leaves can be gone on with:
 /// `partial.json` holds the wrapped content key. No chunk is ever sealed twice under one file ID: what is written again
 /// takes a fresh one.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub struct PackageWriter<S> {
     content_id: ContentId,
     chunk_len: ChunkLen,
     entries: Mutex<Vec<Entry>>,
+    /// File IDs of the files among them.
+    ids: Mutex<HashSet<FileId>>,
 }
 
 impl<S: WriteStore> PackageWriter<S> {
@@ -74,9 +76,10 @@ impl<S: WriteStore> PackageWriter<S> {
     ///
     /// # Errors
     /// [`Error::NotAPackage`] where nothing was begun, [`Error::Complete`] where it is complete, [`Error::WrongKey`],
-    /// [`Error::Io`] where what an interrupted run left cannot be removed.
-    pub fn resume(store: S, key: &[u8], engine: Engine) -> Result<Self> {
-        if is_complete(&store)? {
+    /// [`Error::Cipher`] where scrypt would take more than `scrypt_memory` bytes, [`Error::Io`] where what an interrupted
+    /// run left cannot be removed.
+    pub fn resume(store: S, key: &[u8], scrypt_memory: u64, engine: Engine) -> Result<Self> {
+        if exists(&store, Path::new(MANIFEST_NAME))? {
             // The very last step of a run may be missing.
             remove_if_there(&store, Path::new(PARTIAL_NAME))?;
             return Err(Error::Complete);
@@ -84,13 +87,15 @@ impl<S: WriteStore> PackageWriter<S> {
         let partial = read_partial(&store)?.ok_or_else(|| Error::NotAPackage {
             path: PathBuf::from(PARTIAL_NAME),
         })?;
-        let content_key = partial.unlock(key)?;
+        let content_key = partial.unlock(key, scrypt_memory)?;
         let root = Path::new("");
         store
             .remove_leftovers()
             .map_err(|source| Error::io(root, "removing leftovers in", source))?;
-        // Of the last steps of a run that never took the very last one.
-        remove_if_there(&store, Path::new(MANIFEST_NAME))?;
+        // Licenses of a run that came to its last steps: they are for a manifest that never was.
+        for id in list_licenses(&store)? {
+            remove_if_there(&store, &license_path(&id))?;
+        }
         Self::go_on(store, &partial, content_key, engine)
     }
 
@@ -103,6 +108,7 @@ impl<S: WriteStore> PackageWriter<S> {
             content_id: partial.content_id(),
             chunk_len: partial.chunk_len(),
             entries: Mutex::default(),
+            ids: Mutex::default(),
         })
     }
 
@@ -166,7 +172,14 @@ impl<S: WriteStore> PackageWriter<S> {
             return Err(Error::file(&stored, chunk_cipher::Error::Changed));
         }
         pending.commit(&stored, &stored_attributes()).map_err(failed)?;
-        self.add_file(path, source, &sealed)
+        if !self.add_file(path, source, &sealed)? {
+            return Err(Error::entry(
+                MANIFEST_NAME,
+                path,
+                "it has the file ID of another file",
+            ));
+        }
+        Ok(())
     }
 
     /// What an earlier run has stored at `path`, if anything.
@@ -219,8 +232,7 @@ impl<S: WriteStore> PackageWriter<S> {
             file_id: header.id,
             digest,
         };
-        self.add_file(path, source, &sealed)?;
-        Ok(true)
+        self.add_file(path, source, &sealed)
     }
 
     /// Something stored in the directory at `dir` that none of `names` accounts for, if there is any.
@@ -248,13 +260,18 @@ impl<S: WriteStore> PackageWriter<S> {
         removed.map_err(|source| Error::io(&stored, "removing", source))
     }
 
-    /// Makes the package complete, once everything written would survive a power cut: `manifest.json`, then its first
-    /// license, for `key`.
+    /// Makes the package complete, once everything written would survive a power cut: its first license, for `key`, then
+    /// `manifest.json`.
     ///
     /// # Errors
     /// [`Error::Entry`] where an entry does not go with the others, those of [`License::issue`], [`Error::Io`].
     pub fn finish(self, key: &[u8], terms: &Terms, issuer: &IssuerKey) -> Result<License> {
         let entries = self.entries.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let dirs: Vec<_> = entries
+            .iter()
+            .filter(|entry| entry.is_dir())
+            .map(|entry| entry.path.clone())
+            .collect();
         let commitment = self.content_key.commitment()?;
         let manifest = Manifest::new(self.content_id, commitment, self.chunk_len, entries)?.to_json();
         let content = Licensed {
@@ -271,22 +288,42 @@ impl<S: WriteStore> PackageWriter<S> {
         };
         let path = Path::new(MANIFEST_NAME);
         sync(path)?;
+        write_license(store, &license, true)?;
+        // Until now they were for their owner alone.
+        let public = Attributes {
+            mode: Some(DIR_MODE),
+            ..Attributes::default()
+        };
+        let dirs = dirs.iter().map(|dir| content_path(dir));
+        for dir in dirs.chain([PathBuf::from(LICENSES_DIR), PathBuf::new()]) {
+            match store.set_attributes(&dir, &public) {
+                // A directory without files need not be there.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                set => set.map_err(|source| Error::io(&dir, "setting the attributes of", source))?,
+            }
+        }
         put(store, path, manifest.as_bytes())?;
         sync(path)?;
-        write_license(store, &license, false)?;
         remove_if_there(store, Path::new(PARTIAL_NAME))?;
         sync(path)?;
         Ok(license)
     }
 
-    fn add_file(&self, path: &[u8], source: &Source<'_>, sealed: &Sealed) -> Result<()> {
+    /// Lists a file. Returns whether its file ID is its own: somebody may have copied one stored file over another.
+    fn add_file(&self, path: &[u8], source: &Source<'_>, sealed: &Sealed) -> Result<bool> {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ids.insert(sealed.file_id) {
+            return Ok(false);
+        }
+        drop(ids);
         let kind = EntryKind::File {
             mode: source.attributes.mode.unwrap_or(FILE_MODE) & 0o777,
             length: source.len,
             file_id: sealed.file_id,
             digest: sealed.digest,
         };
-        self.add(path, source.attributes, kind)
+        self.add(path, source.attributes, kind)?;
+        Ok(true)
     }
 
     fn add(&self, path: &[u8], attributes: &Attributes, kind: EntryKind) -> Result<()> {
@@ -311,11 +348,6 @@ pub fn read_partial(store: &impl chunk_cipher::store::Store) -> Result<Option<Pa
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Whether there is a manifest with a license.
-fn is_complete(store: &impl WriteStore) -> Result<bool> {
-    Ok(!list_licenses(store)?.is_empty() && exists(store, Path::new(MANIFEST_NAME))?)
 }
 
 fn exists(store: &impl WriteStore, path: &Path) -> Result<bool> {

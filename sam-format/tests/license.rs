@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use chunk_cipher::kdf::DEFAULT_SCRYPT_MEMORY;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::{Signer, SigningKey};
 use sam_format::{
@@ -921,11 +922,21 @@ fn an_interrupted_packing_leaves_no_license() {
         (id, ChunkLen::default())
     );
     assert_eq!(
-        partial.unlock(KEY).unwrap().commitment().unwrap(),
+        partial
+            .unlock(KEY, DEFAULT_SCRYPT_MEMORY)
+            .unwrap()
+            .commitment()
+            .unwrap(),
         content.commitment().unwrap()
     );
-    assert!(matches!(partial.unlock(b"another"), Err(Error::WrongKey)));
-    assert!(matches!(partial.unlock(b"no"), Err(Error::KeyLength { len: 2 })));
+    assert!(matches!(
+        partial.unlock(b"another", DEFAULT_SCRYPT_MEMORY),
+        Err(Error::WrongKey)
+    ));
+    assert!(matches!(
+        partial.unlock(b"no", DEFAULT_SCRYPT_MEMORY),
+        Err(Error::KeyLength { len: 2 })
+    ));
     assert!(matches!(
         Partial::new(KEY, &content, id, ChunkLen::default(), 13),
         Err(Error::ScryptCost { log_n: 13 })
@@ -958,7 +969,7 @@ fn an_interrupted_packing_leaves_no_license() {
         ("chunk_length", json!(4096)),
     ] {
         assert!(matches!(
-            with(name, to).unwrap().unlock(KEY),
+            with(name, to).unwrap().unlock(KEY, DEFAULT_SCRYPT_MEMORY),
             Err(Error::WrappedKey)
         ));
     }

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use chunk_cipher::kdf::DEFAULT_SCRYPT_MEMORY;
 use chunk_cipher::store::{LocalStore, Source, WriteStore};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use sam_format::{ChunkLen, Error, FileId, Header, PARTIAL_NAME, PackageWriter, Result};
@@ -50,7 +51,7 @@ fn pack(dir: &Path) -> Result<usize> {
     let store = LocalStore::open(dir).unwrap();
     let engine = ENGINE.clone();
     let writer = if dir.join(PARTIAL_NAME).exists() {
-        PackageWriter::resume(store, KEY, engine)?
+        PackageWriter::resume(store, KEY, DEFAULT_SCRYPT_MEMORY, engine)?
     } else {
         // The run may have ended before there was anything to go on with.
         store.remove_leftovers().unwrap();
@@ -345,7 +346,8 @@ fn resuming_keeps_only_what_is_right() {
 
 /// Goes on with a package of files only. Returns how many of them were kept.
 fn resume(sample: &Sample, tree: &Tree) -> usize {
-    let writer = PackageWriter::resume(sample.store.clone(), KEY, ENGINE.clone()).unwrap();
+    let writer =
+        PackageWriter::resume(sample.store.clone(), KEY, DEFAULT_SCRYPT_MEMORY, ENGINE.clone()).unwrap();
     let attributes = attributes();
     let mut kept = 0;
     for (path, node) in tree {
@@ -375,8 +377,9 @@ fn resume(sample: &Sample, tree: &Tree) -> usize {
 #[test]
 fn only_the_owner_goes_on_and_only_where_something_was_begun() {
     let tree = vec![file("a", bytes(1, 100))];
-    let resume =
-        |sample: &Sample, key| PackageWriter::resume(sample.store.clone(), key, ENGINE.clone()).map(drop);
+    let resume = |sample: &Sample, key| {
+        PackageWriter::resume(sample.store.clone(), key, DEFAULT_SCRYPT_MEMORY, ENGINE.clone()).map(drop)
+    };
     let sample = Sample::interrupted(&tree);
     assert!(matches!(resume(&sample, b"another key"), Err(Error::WrongKey)));
     let create = PackageWriter::create(sample.store.clone(), KEY, ChunkLen::MIN, LOG_N, ENGINE.clone());

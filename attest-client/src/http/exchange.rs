@@ -164,6 +164,8 @@ impl Connection {
 
     /// The body that follows the head, in memory of which no copy stays behind; none if it is longer than `max`.
     pub(super) fn read_body(&mut self, head: &Head, max: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+        // A body that breaks off leaves the rest of it on the connection.
+        let reusable = std::mem::take(&mut self.reusable);
         let body = match head.framing {
             Framing::Length(length) => match usize::try_from(length) {
                 Ok(length) if length <= max => {
@@ -176,7 +178,7 @@ impl Connection {
             Framing::Chunked => self.read_chunks(max)?,
             Framing::ToEnd => self.read_to_end(max)?,
         };
-        self.reusable &= body.is_some();
+        self.reusable = reusable && body.is_some();
         Ok(body)
     }
 

@@ -243,7 +243,8 @@ impl Stream for Tls {
     }
 
     fn is_quiet(&self) -> bool {
-        self.0.sock.is_quiet()
+        // It wants none while there is plaintext that nobody has read.
+        self.0.conn.wants_read() && self.0.sock.is_quiet()
     }
 }
 

@@ -33,6 +33,11 @@ impl KbsClient {
         } else {
             self.options.key_kind
         };
+        if kind == TeeKeyKind::Rsa1_5 && !version.seals_in_old_form() {
+            return Err(Error::Config {
+                what: "RSA1_5 is for brokers of 0.1.x alone; choose P-256 or RSA-OAEP-256",
+            });
+        }
         let key = TeeKey::generate(kind)?;
         // Evidence of devices would go here, as the very string that is hashed and sent.
         let additional = "";

@@ -17,7 +17,7 @@ pub(super) const FORMAT: &str = "sam-license";
 pub(super) const VERSION: u64 = 1;
 
 /// All members of the document.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 18] = [
     "company",
     "content_id",
     "critical",
@@ -34,6 +34,7 @@ const KNOWN: [&str; 17] = [
     "signature",
     "tdx",
     "valid_from",
+    "version",
     "wrapped_key",
 ];
 

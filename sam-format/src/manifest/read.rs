@@ -2,7 +2,7 @@
 
 use super::MANIFEST_NAME;
 use super::{ContentId, Entry, EntryKind, MODE_MAX, Manifest, Modified, NANOSECONDS_MAX};
-use crate::canonical::{MAX_INTEGER, Reader};
+use crate::canonical::{MAX_INTEGER, Member, Reader};
 use crate::encoding::from_base64;
 use crate::error::Result;
 use crate::header::{ChunkLen, FileId};
@@ -12,8 +12,11 @@ pub(super) const FORMAT: &str = "sam-manifest";
 /// Value of the member `version`.
 pub(super) const VERSION: u64 = 1;
 
+/// Members of an object that are kept though this version does not know them.
+const KEPT_MAX: usize = 8;
+
 /// All members, of the document and of its entries.
-const KNOWN: [&str; 16] = [
+const KNOWN: [&str; 17] = [
     "chunk_length",
     "content_id",
     "content_key_commitment",
@@ -30,6 +33,7 @@ const KNOWN: [&str; 16] = [
     "path_base64",
     "target",
     "target_base64",
+    "version",
 ];
 
 /// All but what concerns more than one entry, and the bounds of a path.
@@ -51,7 +55,7 @@ pub(super) fn manifest(content: &[u8]) -> Result<Manifest> {
                 reader.critical(&KNOWN)?;
                 kept.push(reader.member_from(name, start));
             }
-            _ => kept.push(reader.member(name)?),
+            _ => keep(&mut kept, reader, name)?,
         }
         Ok(())
     })?;
@@ -66,6 +70,18 @@ pub(super) fn manifest(content: &[u8]) -> Result<Manifest> {
         entries: entries.ok_or_else(|| missing("entries"))?,
         kept,
     })
+}
+
+/// Keeps a member that this version does not know: a few, so that a document cannot take many times its length of memory.
+fn keep(kept: &mut Vec<Member>, reader: &mut Reader<'_>, name: &str) -> Result<()> {
+    if kept.len() == KEPT_MAX {
+        return Err(reader.error_at(
+            reader.here(),
+            format!("more than {KEPT_MAX} members that are not known"),
+        ));
+    }
+    kept.push(reader.member(name)?);
+    Ok(())
 }
 
 pub(crate) fn chunk_length(reader: &mut Reader<'_>) -> Result<ChunkLen> {
@@ -116,7 +132,7 @@ fn entry(reader: &mut Reader<'_>) -> Result<Entry> {
             "modified" => members.modified = Some(modified(reader)?),
             "path" | "path_base64" => bytes(reader, name == "path_base64", &mut members.path)?,
             "target" | "target_base64" => bytes(reader, name == "target_base64", &mut members.target)?,
-            _ => kept.push(reader.member(name)?),
+            _ => keep(&mut kept, reader, name)?,
         }
         Ok(())
     })?;

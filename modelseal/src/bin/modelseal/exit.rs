@@ -187,6 +187,8 @@ fn of_package(error: &sam::Error) -> Exit {
         | Error::Chunks { .. }
         | Error::Digest { .. }
         | Error::OtherManifest
+        | Error::OtherContentKey
+        | Error::WrappedKey
         | Error::File {
             source: chunk_cipher::Error::Chunk { .. },
             ..
