@@ -193,7 +193,9 @@ fn what_is_sent_is_what_the_version_wants() {
         assert_eq!(get.target, "/kbs/v0/resource/default/key/one");
 
         let json = attest.json();
-        let members: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        // Their order is nobody's business, and depends on how serde_json is built.
+        let mut members: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        members.sort_unstable();
         if version == ProtocolVersion::V0_4_0 {
             assert_eq!(members, ["init-data", "runtime-data", "tee-evidence"]);
             assert_eq!(json["init-data"], Value::Null);
@@ -227,11 +229,22 @@ fn keys_of_each_kind() {
         for version in ProtocolVersion::ALL {
             let (server, _) = Broker::new(version.as_str(), Line::Upstream, |_| None).start();
             let client = builder(&server).tee_key_kind(kind).build().unwrap();
-            assert_eq!(
-                *client.get_resource(&resource()).unwrap(),
-                SECRET,
-                "{kind:?} {version}"
-            );
+            let fetched = client.get_resource(&resource());
+            if kind == TeeKeyKind::Rsa1_5 && !version.seals_in_old_form() {
+                assert!(
+                    matches!(fetched, Err(Error::Config { what }) if what.contains("RSA1_5")),
+                    "{version}"
+                );
+                // It is refused before there is evidence for such a key.
+                assert!(
+                    server
+                        .seen()
+                        .iter()
+                        .all(|request| !request.target.ends_with("/attest"))
+                );
+                continue;
+            }
+            assert_eq!(*fetched.unwrap(), SECRET, "{kind:?} {version}");
             let attest = server
                 .seen()
                 .into_iter()
