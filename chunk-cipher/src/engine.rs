@@ -3,7 +3,7 @@
 //! A range is halved until about [`GROUP`] bytes are left, which one thread then handles on its own: it borrows
 //! the stored bytes from the page cache where the storage offers that ([`ReadAt::windows`]), or copies
 //! [`BATCH`] bytes at a time into scratch memory of its own, and opens every chunk straight into the
-//! destination.
+//! destination. What is far away ([`ReadAt::remote`]) is opened as it arrives.
 
 use std::mem;
 use std::ops::Range;
@@ -17,6 +17,7 @@ use crate::random;
 use crate::scratch::{self, Scratch};
 use crate::store::{ReadAt, Windows, WriteAt};
 
+mod remote;
 mod scan;
 
 pub use scan::Scan;
@@ -191,6 +192,9 @@ impl Engine {
         if len <= SERIAL {
             return open_range(file, None, offset, out);
         }
+        if let Some(remote) = file.source.remote() {
+            return remote::read_into(file, remote, range, out);
+        }
         let windows = file.source.windows();
         let windows = windows.as_deref();
         let failed = AtomicBool::new(false);
@@ -207,6 +211,11 @@ impl Engine {
     /// As [`Engine::read_into`]; [`Error::Write`] where writing fails, [`Error::Cancelled`] where `progress` says
     /// so.
     pub fn unseal(&self, file: Sealed<'_>, sink: &dyn WriteAt, progress: &dyn Progress) -> Result<()> {
+        if let Some(remote) = file.source.remote()
+            && file.len > SERIAL
+        {
+            return self.unseal_remote(file, remote, sink, progress);
+        }
         self.each_group(file.len, file.codec, progress, &|range| {
             for batch in batches(&file.layout, &range) {
                 let mut plain = scratch::plaintext(length(&batch)?);

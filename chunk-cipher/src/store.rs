@@ -43,7 +43,34 @@ pub trait ReadAt: Send + Sync + fmt::Debug {
     fn windows(&self) -> Option<Box<dyn Windows + '_>> {
         None
     }
+
+    /// How large reads are done where each request waits for a network.
+    ///
+    /// `None` where it does not; then [`ReadAt::read_exact_at`] is the way.
+    fn remote(&self) -> Option<&dyn Remote> {
+        None
+    }
 }
+
+/// Stored bytes that are far away: many requests must be under way at once, and their answers arrive bit by bit.
+pub trait Remote: Sync {
+    /// Bytes that one request is best made for.
+    fn part_len(&self) -> u64;
+
+    /// Reads `parts`, as many at once as is best, and calls `sink` with the index of a part and the bytes that come
+    /// next in it: one call at a time for each part, from any thread.
+    ///
+    /// Bytes that `sink` was given are never given again, so what is repeated after an interruption goes on behind
+    /// them.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] where the file ends before, whatever the storage reports, and the first error
+    /// of `sink`, after which it is not called for any further part.
+    fn fetch(&self, parts: &[Range<u64>], sink: &Sink<'_>) -> io::Result<()>;
+}
+
+/// Takes the bytes that come next in the part with an index.
+pub type Sink<'a> = dyn Fn(usize, &[u8]) -> io::Result<()> + Sync + 'a;
 
 /// Stored bytes that can be borrowed for a while, piece by piece.
 pub trait Windows: Send + Sync {
@@ -170,11 +197,12 @@ pub trait WriteStore: Store {
     /// A file that is being written.
     type Pending: PendingFile;
 
-    /// Starts a file. It is to be seen at no path before [`PendingFile::commit`], and gone when dropped before.
+    /// Starts the file at `path`. It is to be seen there not before [`PendingFile::commit`], and gone when dropped
+    /// before.
     ///
     /// # Errors
     /// Whatever the storage reports.
-    fn create(&self) -> io::Result<Self::Pending>;
+    fn create(&self, path: &Path) -> io::Result<Self::Pending>;
 
     /// Makes a directory that its owner may write to.
     ///
@@ -234,7 +262,7 @@ pub trait PendingFile: WriteAt {
     ///
     /// # Errors
     /// Where something is there, or the storage refuses; the file is gone then.
-    fn commit(self, path: &Path, attributes: &Attributes) -> io::Result<()>;
+    fn commit(self, attributes: &Attributes) -> io::Result<()>;
 }
 
 /// A file to be sealed.

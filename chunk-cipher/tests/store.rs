@@ -95,9 +95,9 @@ fn store_follows_no_link_and_stays_inside() {
         assert!(store.set_attributes(path, &attributes).is_err(), "{path:?}");
         assert!(
             store
-                .create()
+                .create(path)
                 .unwrap()
-                .commit(path, &Attributes::default())
+                .commit(&Attributes::default())
                 .is_err(),
             "{path:?}"
         );
@@ -213,9 +213,9 @@ fn store_writes_attributes_and_reads_them_back() {
             };
             let path = format!("dir/new-{n}-{mode:o}");
             let path = Path::new(&path);
-            let pending = store.create().unwrap();
+            let pending = store.create(path).unwrap();
             pending.write_all_at(0, b"new").unwrap();
-            pending.commit(path, &attributes).unwrap();
+            pending.commit(&attributes).unwrap();
             let read = store.metadata(path).unwrap();
             assert_eq!((read.mode, read.modified, read.len), (mode, modified, 3));
         }
@@ -277,9 +277,9 @@ fn store_extended_attributes() {
     store.set_attributes(Path::new("dir"), &attributes).unwrap();
     assert_eq!(user("dir"), xattrs);
     store
-        .create()
+        .create(Path::new("new"))
         .unwrap()
-        .commit(Path::new("new"), &attributes)
+        .commit(&attributes)
         .unwrap();
     assert_eq!(user("new"), xattrs);
 }
@@ -299,19 +299,17 @@ fn store_pending_files_are_committed_or_gone() {
     let root = temp.path().join("root");
     let before = names(&root);
 
-    let pending = store.create().unwrap();
+    let pending = store.create(Path::new("dropped")).unwrap();
     pending.write_all_at(3, b"dropped").unwrap();
     assert_eq!(names(&root).len(), before.len() + 1);
     drop(pending);
     assert_eq!(names(&root), before);
 
-    let pending = store.create().unwrap();
+    let pending = store.create(Path::new("dir/new")).unwrap();
     pending.set_len(8).unwrap();
     pending.write_all_at(5, b"new").unwrap();
     assert!(!root.join("dir/new").exists());
-    pending
-        .commit(Path::new("dir/new"), &Attributes::default())
-        .unwrap();
+    pending.commit(&Attributes::default()).unwrap();
     assert_eq!(fs::read(root.join("dir/new")).unwrap(), b"\0\0\0\0\0new");
     assert_eq!(fs::metadata(root.join("dir/new")).unwrap().mode() & 0o777, 0o600);
     assert_eq!(names(&root), before);
@@ -323,21 +321,15 @@ fn store_commit_never_replaces() {
     let root = temp.path().join("root");
     let before = names(&root);
     for taken in ["file", "dir", "to-file", "to-outside", "pipe"] {
-        let pending = store.create().unwrap();
+        let pending = store.create(Path::new(taken)).unwrap();
         pending.write_all_at(0, b"intruder").unwrap();
-        let error = pending
-            .commit(Path::new(taken), &Attributes::default())
-            .unwrap_err();
+        let error = pending.commit(&Attributes::default()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{taken}");
         assert_eq!(names(&root), before);
     }
     assert_eq!(fs::read(root.join("file")).unwrap(), b"content");
-    let pending = store.create().unwrap();
-    assert!(
-        pending
-            .commit(Path::new("no/such/dir"), &Attributes::default())
-            .is_err()
-    );
+    let pending = store.create(Path::new("no/such/dir")).unwrap();
+    assert!(pending.commit(&Attributes::default()).is_err());
     assert_eq!(names(&root), before);
 }
 
@@ -347,7 +339,7 @@ fn store_removes_leftovers_and_nothing_else() {
     let root = temp.path().join("root");
     let before = names(&root);
     // What a process that was killed leaves behind.
-    let pending = store.create().unwrap();
+    let pending = store.create(Path::new("left")).unwrap();
     let leftover = names(&root)
         .into_iter()
         .find(|name| !before.contains(name))

@@ -181,7 +181,7 @@ impl<S: WriteStore> VaultWriter<S> {
             source,
         };
         let attributes = self.seal_attributes(source.attributes)?;
-        let pending = self.store.create().map_err(failed)?;
+        let pending = self.store.create(&place.stored).map_err(failed)?;
         content::seal(
             &self.engine,
             &self.ciphers.content,
@@ -195,7 +195,7 @@ impl<S: WriteStore> VaultWriter<S> {
             return Err(damaged(chunk_cipher::Error::Changed));
         }
         self.put_long_name(&place)?;
-        pending.commit(&place.stored, &attributes).map_err(failed)
+        pending.commit(&attributes).map_err(failed)
     }
 
     /// Makes the symlink `name` in `parent`, which is not there yet.
@@ -499,15 +499,12 @@ fn exists(store: &impl WriteStore, path: &Path) -> Result<bool> {
 /// Writes a small file that is not there yet.
 fn put(store: &impl WriteStore, path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let failed = |source| io_error(path, "writing", source);
-    let pending = store.create().map_err(failed)?;
+    let pending = store.create(path).map_err(failed)?;
     pending.write_all_at(0, content).map_err(failed)?;
     pending
-        .commit(
-            path,
-            &Attributes {
-                mode: Some(mode),
-                ..Attributes::default()
-            },
-        )
+        .commit(&Attributes {
+            mode: Some(mode),
+            ..Attributes::default()
+        })
         .map_err(failed)
 }

@@ -119,8 +119,8 @@ fn start(destination: &Path, options: &UnsealOptions) -> Result<LocalStore> {
             hint: "choose a directory that is empty or not there yet",
         });
     }
-    let pending = store.create().map_err(failed)?;
-    pending.commit(marker, &Attributes::default()).map_err(failed)?;
+    let pending = store.create(marker).map_err(failed)?;
+    pending.commit(&Attributes::default()).map_err(failed)?;
     Ok(store)
 }
 
@@ -266,7 +266,7 @@ impl Job<'_> {
                 .map_err(self.write_error(entry, "removing"))?;
         }
         let failed = self.write_error(entry, "writing");
-        let pending = self.store.create().map_err(&failed)?;
+        let pending = self.store.create(entry.path()).map_err(&failed)?;
         pending.set_len(file.len()).map_err(&failed)?;
         file.unseal(&pending, self.progress).map_err(|error| {
             // What is wrong is with the destination: name that.
@@ -275,7 +275,7 @@ impl Job<'_> {
                 matches!(source, chunk_cipher::Error::Write { .. })
             })
         })?;
-        pending.commit(entry.path(), &attributes).map_err(failed)?;
+        pending.commit(&attributes).map_err(failed)?;
         Ok(false)
     }
 

@@ -239,13 +239,13 @@ pub fn write_license(store: &impl WriteStore, license: &License, replace: bool) 
 }
 
 fn put(store: &impl WriteStore, path: &Path, license: &License) -> io::Result<()> {
-    let file = store.create()?;
+    let file = store.create(path)?;
     file.write_all_at(0, license.as_str().as_bytes())?;
     let attributes = Attributes {
         mode: Some(LICENSE_MODE),
         ..Attributes::default()
     };
-    file.commit(path, &attributes)
+    file.commit(&attributes)
 }
 
 pub(crate) fn license_path(id: &str) -> PathBuf {

@@ -157,7 +157,7 @@ impl<S: WriteStore> PackageWriter<S> {
         check_path(path).map_err(|what| Error::entry(MANIFEST_NAME, path, what))?;
         let stored = content_path(path);
         let failed = |source| Error::io(&stored, "writing", source);
-        let pending = self.store.create().map_err(failed)?;
+        let pending = self.store.create(&stored).map_err(failed)?;
         let sealed = file::seal(
             &self.engine,
             &self.content_key,
@@ -171,7 +171,7 @@ impl<S: WriteStore> PackageWriter<S> {
         if !(source.unchanged)() {
             return Err(Error::file(&stored, chunk_cipher::Error::Changed));
         }
-        pending.commit(&stored, &stored_attributes()).map_err(failed)?;
+        pending.commit(&stored_attributes()).map_err(failed)?;
         if !self.add_file(path, source, &sealed)? {
             return Err(Error::entry(
                 MANIFEST_NAME,
@@ -383,9 +383,9 @@ fn make_dir(store: &impl WriteStore, path: &Path) -> Result<()> {
 /// Writes a small file that is not there yet.
 fn put(store: &impl WriteStore, path: &Path, content: &[u8]) -> Result<()> {
     let failed = |source| Error::io(path, "writing", source);
-    let pending = store.create().map_err(failed)?;
+    let pending = store.create(path).map_err(failed)?;
     pending.write_all_at(0, content).map_err(failed)?;
-    pending.commit(path, &stored_attributes()).map_err(failed)
+    pending.commit(&stored_attributes()).map_err(failed)
 }
 
 fn stored_attributes() -> Attributes {

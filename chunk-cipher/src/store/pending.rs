@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
@@ -20,7 +20,7 @@ const PREFIX: &str = ".chunk-cipher-pending-";
 impl WriteStore for LocalStore {
     type Pending = LocalPending;
 
-    fn create(&self) -> io::Result<LocalPending> {
+    fn create(&self, path: &Path) -> io::Result<LocalPending> {
         let mut id = [0; 8];
         random::fill(&mut id).map_err(io::Error::other)?;
         let name = format!("{PREFIX}{:016x}", u64::from_le_bytes(id));
@@ -28,6 +28,7 @@ impl WriteStore for LocalStore {
         let file = File::from(fs::openat(&*self.root, &name, flags, Mode::RUSR | Mode::WUSR)?);
         Ok(LocalPending {
             store: self.clone(),
+            path: path.to_path_buf(),
             name,
             file,
             committed: false,
@@ -59,7 +60,7 @@ impl WriteStore for LocalStore {
 
     fn supports_xattrs(&self) -> bool {
         // Only trying tells: some file systems list attributes but take none of the user's.
-        self.create().is_ok_and(|pending| {
+        self.create(Path::new("")).is_ok_and(|pending| {
             fs::fsetxattr(&pending.file, "user.chunk-cipher", b"1", XattrFlags::empty()).is_ok()
         })
     }
@@ -92,6 +93,7 @@ impl WriteStore for LocalStore {
 /// A file that is being written under a temporary name.
 pub struct LocalPending {
     store: LocalStore,
+    path: PathBuf,
     name: String,
     file: File,
     committed: bool,
@@ -113,9 +115,9 @@ impl PendingFile for LocalPending {
         self.file.set_len(len)
     }
 
-    fn commit(mut self, path: &Path, attributes: &Attributes) -> io::Result<()> {
+    fn commit(mut self, attributes: &Attributes) -> io::Result<()> {
         set_attributes(self.file.as_fd(), attributes)?;
-        let (parent, name) = self.store.parent(path)?;
+        let (parent, name) = self.store.parent(&self.path)?;
         let renamed = fs::renameat_with(
             &*self.store.root,
             &self.name,
@@ -151,6 +153,7 @@ impl Drop for LocalPending {
 impl fmt::Debug for LocalPending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalPending")
+            .field("path", &self.path)
             .field("name", &self.name)
             .finish_non_exhaustive()
     }

@@ -311,10 +311,11 @@ impl Store for MemoryStore {
 impl WriteStore for MemoryStore {
     type Pending = MemoryPending;
 
-    fn create(&self) -> io::Result<MemoryPending> {
+    fn create(&self, path: &Path) -> io::Result<MemoryPending> {
         self.check(Path::new(""), |op| op == Op::Create)?;
         self.0.pending.fetch_add(1, Ordering::SeqCst);
         Ok(MemoryPending {
+            path: path.to_path_buf(),
             content: Mutex::default(),
             store: self.clone(),
         })
@@ -405,6 +406,7 @@ impl ReadAt for MemoryFile {
 /// A file that is being written.
 #[derive(Debug)]
 pub(crate) struct MemoryPending {
+    path: PathBuf,
     content: Mutex<Vec<u8>>,
     store: MemoryStore,
 }
@@ -433,12 +435,12 @@ impl PendingFile for MemoryPending {
         Ok(())
     }
 
-    fn commit(self, path: &Path, attributes: &Attributes) -> io::Result<()> {
-        self.store.check(path, |op| op == Op::Commit)?;
+    fn commit(self, attributes: &Attributes) -> io::Result<()> {
+        self.store.check(&self.path, |op| op == Op::Commit)?;
         let content = std::mem::take(&mut *self.content.lock().expect("no panic before"));
         let mut node = Node::new(Body::File(Arc::new(content)));
         node.set(attributes);
-        self.store.insert(path, node)
+        self.store.insert(&self.path, node)
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use chunk_cipher::store::{Kind, Metadata, ReadAt, Store, Windows, Xattr};
+use chunk_cipher::store::{Kind, Metadata, ReadAt, Remote, Store, Windows, Xattr};
 use gocryptfs_core::{FileId, HEADER_LEN};
 use sam_format::VaultManifest;
 use sam_format::vault::{StoredContent, StoredEntry, StoredKind, short_digest, target_digest};
@@ -195,6 +195,13 @@ impl<F: ReadAt> ReadAt for ListedFile<F> {
         match self.known {
             Known::Whole(_) => None,
             Known::Nothing | Known::Content { .. } => self.file.windows(),
+        }
+    }
+
+    fn remote(&self) -> Option<&dyn Remote> {
+        match self.known {
+            Known::Whole(_) => None,
+            Known::Nothing | Known::Content { .. } => self.file.remote(),
         }
     }
 }
