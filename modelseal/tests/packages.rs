@@ -12,9 +12,12 @@ mod common {
     pub(crate) mod command;
     pub(crate) mod tree;
 }
+#[path = "../../sam-format/tests/common/insider.rs"]
+mod insider;
 
 use common::command::{BIG, KEY, Place, Run};
 use common::tree::{assert_same, bytes, flip, snapshot, write};
+use insider::Insider;
 
 const ID: &str = "LD_Demo_0001";
 
@@ -282,6 +285,73 @@ fn three_arguments_pack_as_well() {
     let run = Run::from(child.wait_with_output().unwrap()).ends(0);
     assert!(!run.stderr.contains("visible"), "{}", run.stderr);
     place.keyed(&["verify", "LD_Demo_0002"]).ends(0);
+}
+
+/// Whatever the key looks like, no message repeats it.
+#[test]
+fn a_key_that_looks_like_an_option_is_none() {
+    let place = Place::with_model(&[]);
+    let pack = |words: &[&str]| place.run([&["sam-pack", "--quiet"], words].concat());
+    for (n, key) in ["-0Bn4Q1wwY9fN3P", "--0Bn4Q1wwY9fN3P", "-q0Bn4", "--key=0Bn4"]
+        .iter()
+        .enumerate()
+    {
+        let id = format!("LD_Demo_1{n:03}");
+        pack(&["source", key, &id]).ends(0);
+        fs::write(place.path("key"), format!("{key}\n")).unwrap();
+        place.run(["ls", "--key", "file:key", &id]).ends(0);
+    }
+    pack(&["--", "source", "--json", ID]).ends(0);
+    for words in [
+        &["source", "--0Bn4Q1wwY9fN3P"][..],
+        &["--0Bn4Q1wwY9fN3P", "source", "LD_Demo_0009"],
+        &["--threads=0Bn4Q1wwY9fN3P", "source", "LD_Demo_0009"],
+        &["source", "--json=0Bn4Q1wwY9fN3P", "LD_Demo_0009"],
+        &["source", "two", "words", "0Bn4Q1wwY9fN3P", "LD_Demo_0009"],
+    ] {
+        let run = pack(words).fails(2, &["DIR KEY ID"]);
+        assert!(!run.stderr.contains("0Bn4"), "{}", run.stderr);
+    }
+    assert!(!place.path("LD_Demo_0009").exists());
+    let help = place.run(["sam-pack", "--help"]).ends(0);
+    assert!(help.text().contains("Usage: modelseal sam-pack"));
+}
+
+/// Whoever has the key of a package can seal other content with it, which its issuer did not sign.
+#[test]
+fn what_a_key_holder_altered_is_neither_unsealed_nor_signed_anew() {
+    let place = place();
+    let license = place.path(ID).join("licenses").join(format!("{ID}.json"));
+    let insider = Insider::new(&fs::read_to_string(license).unwrap(), KEY.as_bytes());
+    insider.replace_chunk(&stored(&place, "weights/big"), 1, &[b'!'; 65536]);
+    // This is what a read of some of it cannot tell.
+    place.keyed(&["cat", ID, "weights/big"]).ends(0);
+    let altered = "weights/big was altered: its digest is not that of the manifest";
+    place.keyed(&["decrypt", ID, "opened"]).fails(1, &[altered]);
+    assert!(!place.path("opened/weights/big").exists());
+    fs::write(place.path("new"), "the next key, kept elsewhere\n").unwrap();
+    let to = ["rotate", "--new-key", "file:new", "--scrypt-n", "14", "--key-id"];
+    let rotate = [&to[..], &["LD_Demo_0002", ID]].concat();
+    place.keyed(&rotate).fails(1, &[altered]);
+    assert!(!place.path("LD_Demo_0002").exists());
+    // An earlier run had unsealed the altered file.
+    fs::write(
+        place.path("opened/weights/big"),
+        place.keyed(&["cat", ID, "weights/big"]).stdout,
+    )
+    .unwrap();
+    let when = fs::metadata(place.path("source/weights/big"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    let there = fs::File::options()
+        .write(true)
+        .open(place.path("opened/weights/big"))
+        .unwrap();
+    there.set_modified(when).unwrap();
+    place
+        .keyed(&["decrypt", "--resume", ID, "opened"])
+        .fails(1, &[altered]);
 }
 
 #[test]

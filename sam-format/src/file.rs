@@ -7,8 +7,6 @@ use chunk_cipher::store::{ReadAt, WriteAt};
 use chunk_cipher::{Engine, Progress, Scan};
 
 use crate::content::{FileCodec, layout};
-#[allow(unused_imports)] // Until packages are read and written.
-pub(crate) use crate::digest::digest;
 use crate::digest::{DigestedSink, DigestedSource, Digester};
 use crate::error::{Error, Result};
 use crate::header::{ChunkLen, FileId, HEADER_LEN, Header, MAX_FILE_LEN};
@@ -20,6 +18,8 @@ pub struct PackageFile<F> {
     file: F,
     header: Header,
     header_bytes: [u8; HEADER_LEN],
+    /// Digest of the stored bytes, where the manifest is there to tell it.
+    digest: Option<[u8; 32]>,
     codec: FileCodec,
     engine: Engine,
 }
@@ -34,6 +34,7 @@ impl<F: ReadAt> PackageFile<F> {
         path: PathBuf,
         file: F,
         expected: &Header,
+        digest: Option<[u8; 32]>,
         key: &ContentKey,
         engine: Engine,
     ) -> Result<Self> {
@@ -44,6 +45,7 @@ impl<F: ReadAt> PackageFile<F> {
             file,
             header: *expected,
             header_bytes,
+            digest,
             codec,
             engine,
         })
@@ -97,13 +99,14 @@ impl<F: ReadAt> PackageFile<F> {
         Ok(len)
     }
 
-    /// Writes the whole plaintext to `sink`.
+    /// Writes the whole plaintext to `sink`. What was read to that end must have the digest of the manifest: tags alone
+    /// say nothing against someone who has the key.
     ///
     /// # Errors
-    /// [`Error::File`]; what was written must be thrown away then.
+    /// [`Error::File`] and [`Error::Digest`]; what was written must be thrown away then.
     pub fn unseal(&self, sink: &dyn WriteAt, progress: &dyn Progress) -> Result<()> {
-        let unsealed = self.engine.unseal(self.sealed(), sink, progress);
-        unsealed.map_err(|source| self.error(source))
+        let found = self.unseal_and_digest(sink, progress)?;
+        self.check_digest(found)
     }
 
     /// Opens every chunk and goes on where one is damaged.
@@ -119,14 +122,38 @@ impl<F: ReadAt> PackageFile<F> {
     ///
     /// # Errors
     /// As [`Self::scan`].
-    pub(crate) fn scan_and_digest(&self, progress: &dyn Progress) -> Result<(Scan, [u8; 32])> {
+    fn scan_and_digest(&self, progress: &dyn Progress) -> Result<(Scan, [u8; 32])> {
         self.digested(|file| self.engine.scan(file, progress))
     }
 
-    /// As [`Self::unseal`], and digests the same bytes as it reads them.
+    /// Opens every chunk, and compares the digest of the stored bytes with that of the manifest.
     ///
     /// # Errors
-    /// As [`Self::unseal`].
+    /// [`Error::Chunks`] and [`Error::Digest`], [`Error::File`] where reading fails.
+    pub(crate) fn verify(&self, progress: &dyn Progress) -> Result<()> {
+        let (scan, found) = self.scan_and_digest(progress)?;
+        if scan.damaged.is_empty() {
+            return self.check_digest(found);
+        }
+        Err(Error::Chunks {
+            path: self.path.clone(),
+            chunks: scan.damaged,
+        })
+    }
+
+    fn check_digest(&self, found: [u8; 32]) -> Result<()> {
+        match self.digest {
+            Some(digest) if found != digest => Err(Error::Digest {
+                path: self.path.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the whole plaintext to `sink`, and digests the stored bytes as it reads them.
+    ///
+    /// # Errors
+    /// [`Error::File`]; what was written must be thrown away then.
     pub(crate) fn unseal_and_digest(&self, sink: &dyn WriteAt, progress: &dyn Progress) -> Result<[u8; 32]> {
         let ((), digest) = self.digested(|file| self.engine.unseal(file, sink, progress))?;
         Ok(digest)
@@ -261,6 +288,7 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
+    use crate::digest::digest;
 
     static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Pool::with_threads(3)));
 
@@ -335,7 +363,7 @@ mod tests {
     }
 
     fn open(file: Memory, header: &Header) -> Result<PackageFile<Memory>> {
-        PackageFile::open("path".into(), file, header, &key(), ENGINE.clone())
+        PackageFile::open("path".into(), file, header, None, &key(), ENGINE.clone())
     }
 
     fn read(file: &PackageFile<Memory>) -> Result<Vec<u8>> {
@@ -536,7 +564,15 @@ mod tests {
         assert_eq!(file.scan(&()).unwrap().damaged, [0..3]);
         // Another key.
         let key = ContentKey::from_bytes(&[0x43; 32]);
-        let file = PackageFile::open("path".into(), Memory::new(one), &header, &key, ENGINE.clone()).unwrap();
+        let file = PackageFile::open(
+            "path".into(),
+            Memory::new(one),
+            &header,
+            None,
+            &key,
+            ENGINE.clone(),
+        )
+        .unwrap();
         assert_eq!(file.scan(&()).unwrap().damaged, [0..3]);
     }
 

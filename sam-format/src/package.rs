@@ -79,7 +79,8 @@ impl<S: Store> Package<S> {
     pub fn open_file(&self, entry: &Entry) -> Result<PackageFile<S::File>> {
         let stored = content_path(&entry.path);
         let failed = |source| Error::io(&stored, "opening", source);
-        let Some(header) = header_of(entry, self.manifest()) else {
+        let (Some(header), EntryKind::File { digest, .. }) = (header_of(entry, self.manifest()), &entry.kind)
+        else {
             return Err(failed(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "it is no file",
@@ -87,7 +88,14 @@ impl<S: Store> Package<S> {
         };
         let file = self.store.open(&stored).map_err(failed)?;
         let (key, engine) = (&self.unlocked.key, self.engine.clone());
-        PackageFile::open(entry.path().to_path_buf(), file, &header, key, engine)
+        PackageFile::open(
+            entry.path().to_path_buf(),
+            file,
+            &header,
+            Some(*digest),
+            key,
+            engine,
+        )
     }
 }
 

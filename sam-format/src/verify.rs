@@ -71,20 +71,7 @@ impl<S: Store> Package<S> {
         report: &(dyn Fn(Damage) + Sync),
     ) -> Result<Verified> {
         each_file(self.manifest(), start, self.engine(), report, &|entry| {
-            let file = self.open_file(entry)?;
-            let (scan, found) = file.scan_and_digest(progress)?;
-            if !scan.damaged.is_empty() {
-                return Err(Error::Chunks {
-                    path: entry.path().to_path_buf(),
-                    chunks: scan.damaged,
-                });
-            }
-            match &entry.kind {
-                EntryKind::File { digest, .. } if found != *digest => Err(Error::Digest {
-                    path: entry.path().to_path_buf(),
-                }),
-                _ => Ok(()),
-            }
+            self.open_file(entry)?.verify(progress)
         })
     }
 }

@@ -217,7 +217,7 @@ impl<S: WriteStore> PackageWriter<S> {
             return Ok(false);
         }
         let engine = self.engine.clone();
-        let file = match PackageFile::open(stored.clone(), file, &header, &self.content_key, engine) {
+        let file = match PackageFile::open(stored.clone(), file, &header, None, &self.content_key, engine) {
             Err(Error::Header { .. } | Error::Mismatch { .. }) => return Ok(false),
             opened => opened?,
         };

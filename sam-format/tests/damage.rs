@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use chunk_cipher::Error as Cipher;
+use chunk_cipher::store::WriteStore;
 use sam_format::{ChunkLen, Error, HEADER_LEN, LicenseChoice, Locked};
 
 #[path = "common/insider.rs"]
@@ -349,9 +350,9 @@ fn an_older_manifest_under_a_newer_license_is_refused() {
 }
 
 /// Tags protect against those who do not have the key. What somebody who has it alters is told by the signed digests,
-/// and so by a full look, with the key or without.
+/// and so by whatever reads a whole file: a full look, with the key or without, and unsealing.
 #[test]
-fn chunks_altered_by_who_has_the_key_are_found_by_verify() {
+fn chunks_altered_by_who_has_the_key_are_found_where_all_is_read() {
     let sample = Sample::new(&tree());
     let license = sample.locked().unwrap().license().clone();
     let insider = Insider::new(license.as_str(), KEY);
@@ -365,6 +366,17 @@ fn chunks_altered_by_who_has_the_key_are_found_by_verify() {
     // This is what a read cannot tell.
     assert!(read(&package, "layers/a").unwrap() == content);
     assert!(sample.open().is_ok());
+    let unseal = |path: &str| {
+        let file = package.open_file(package.lookup(Path::new(path)).unwrap());
+        file.unwrap().unseal(&sample.store.create().unwrap(), &())
+    };
+    unseal("layers/b").unwrap();
+    unseal("empty").unwrap();
+    let error = unseal("layers/a").unwrap_err();
+    assert!(
+        matches!(&error, Error::Digest { path } if path == Path::new("layers/a")),
+        "{error:?}"
+    );
     for damage in [damaged(&package), sample.damaged_without_key()] {
         let [found] = &damage[..] else {
             panic!("{damage:?}")

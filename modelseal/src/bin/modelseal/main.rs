@@ -18,7 +18,6 @@ mod open;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use args::{Args, Command, KeyCommand, LicenseCommand, ManifestCommand};
@@ -33,7 +32,7 @@ fn main() -> ExitCode {
             maximum: Some(0),
         },
     );
-    let args = Args::parse();
+    let args = Args::read();
     let console = Console::new(&args.global);
     match run(&args, &console) {
         Ok(exit) => exit.into(),
