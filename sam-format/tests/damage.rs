@@ -368,7 +368,8 @@ fn chunks_altered_by_who_has_the_key_are_found_where_all_is_read() {
     assert!(sample.open().is_ok());
     let unseal = |path: &str| {
         let file = package.open_file(package.lookup(Path::new(path)).unwrap());
-        file.unwrap().unseal(&sample.store.create().unwrap(), &())
+        file.unwrap()
+            .unseal(&sample.store.create(Path::new("out")).unwrap(), &())
     };
     unseal("layers/b").unwrap();
     unseal("empty").unwrap();
