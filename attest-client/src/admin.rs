@@ -188,6 +188,7 @@ impl Admin {
         body: Option<(&'static str, &[u8])>,
     ) -> Result<Response> {
         let authorization = self.authorization()?;
+        let clock = self.http.clock();
         self.http.send(
             &Request {
                 method,
@@ -201,7 +202,7 @@ impl Admin {
                 max: MAX_ANSWER,
                 retry: Retry::Unsent,
             },
-            Deadline::after(self.deadline, self.http.clock()),
+            Deadline(self.deadline.and_then(|time| clock.now().checked_add(time))),
         )
     }
 

@@ -13,7 +13,6 @@ mod guest;
 mod http;
 mod jwe;
 mod kbs;
-mod lock;
 pub mod messages;
 pub mod quote;
 mod reader;

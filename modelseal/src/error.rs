@@ -173,6 +173,18 @@ pub enum Error {
         /// Why not, and what to do.
         what: String,
     },
+    /// A model that cannot be mounted.
+    #[error("{} cannot be used as a mount point: {what}", path.display())]
+    #[cfg(all(feature = "fuse", target_os = "linux"))]
+    Mount {
+        /// The mount point.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        what: String,
+        /// The system's reason, if it gave one.
+        #[source]
+        source: Option<io::Error>,
+    },
     /// The worker threads could not be started.
     #[error(transparent)]
     Engine(#[from] chunk_cipher::Error),

@@ -6,6 +6,8 @@ pub mod key;
 mod license;
 mod manifest;
 mod model;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+pub mod mount;
 mod plan;
 mod seal;
 mod tree;

@@ -14,6 +14,8 @@ mod broker;
 #[cfg(feature = "dev-kbs")]
 mod dev_kbs;
 mod global;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+mod mount;
 mod package;
 mod trust;
 
@@ -22,6 +24,8 @@ pub(crate) use broker::{AdminArgs, Attest, Delete, Get, PolicyCommand, Put};
 #[cfg(feature = "dev-kbs")]
 pub(crate) use dev_kbs::{DevKbsArgs, FamilyArg, PolicyArg};
 pub(crate) use global::Global;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+pub(crate) use mount::MountArgs;
 pub(crate) use package::{
     CheckLicense, Format, Issue, Keygen, LicenseCommand, ManifestCommand, Package, Rotate, SamPack, Show,
     SignManifest, VerifyManifest,
@@ -86,6 +90,9 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Write files of a model to standard output
     Cat(Cat),
+    /// Make a model readable to any program, as a read-only file system
+    #[cfg(all(feature = "fuse", target_os = "linux"))]
+    Mount(MountArgs),
     /// Show what is known of a model without its key
     Info(Info),
     /// Check every byte of a model and report whatever is damaged

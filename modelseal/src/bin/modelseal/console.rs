@@ -199,7 +199,7 @@ pub(crate) fn bytes(count: u64) -> String {
 }
 
 /// Text in which no name can play tricks on a terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let shown = |letter: char| {
         // Marks that reverse the direction of writing show a name as another one.
         let tricky = letter.is_control()

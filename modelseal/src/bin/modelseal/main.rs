@@ -7,6 +7,8 @@ mod attest;
 mod broker;
 mod console;
 mod create;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+mod daemon;
 #[cfg(feature = "dev-kbs")]
 mod dev_kbs;
 mod exit;
@@ -14,6 +16,8 @@ mod keys;
 mod license;
 mod look;
 mod manifest;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+mod mount;
 mod open;
 
 use std::process::ExitCode;
@@ -49,6 +53,8 @@ fn run(args: &Args, console: &Console) -> Result<exit::Exit, exit::Failure> {
         Command::Decrypt(command) => open::decrypt(command, &args.global, console),
         Command::Ls(command) => look::ls(command, &args.global, console),
         Command::Cat(command) => open::cat(command, &args.global, console),
+        #[cfg(all(feature = "fuse", target_os = "linux"))]
+        Command::Mount(command) => mount::mount(command, &args.global, console),
         Command::Info(command) => look::info(command, &args.global),
         Command::Verify(command) => open::verify(command, &args.global, console),
         Command::Passwd(command) => keys::passwd(command, &args.global, console),
