@@ -5,6 +5,7 @@ mod file;
 pub mod key;
 mod license;
 mod manifest;
+mod measurements;
 mod model;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 pub mod mount;

@@ -9,8 +9,9 @@ use sam_format::{IssuerKey, License, Licensed, Locked, Terms};
 
 use crate::error::{Error, Result};
 use crate::key::Key;
+use crate::measurements::with_measurements;
 use crate::model::{
-    OpenOptions, expect_package, lock, lock_package, measurements, open_store, package_error, with_license,
+    OpenOptions, expect_package, lock, lock_package, open_store, package_error, with_license,
 };
 
 /// Issues a further license for the content of the package at `path`, under `new_key`. The license that the options
@@ -81,11 +82,9 @@ pub fn check_license(path: &Path, options: &OpenOptions) -> Result<License> {
         return Ok(lock_package(&store, path, options)?.license().clone());
     }
     let license = License::parse(&read_license_file(path)?).map_err(Error::package(path))?;
-    let mut checks = options.checks.clone();
-    if checks.measurements.is_none() && license.terms().tdx.is_some() {
-        checks.measurements = measurements();
-    }
-    license.check(&checks).map_err(Error::package(path))?;
+    license
+        .check(&with_measurements(&options.checks))
+        .map_err(Error::package(path))?;
     Ok(license)
 }
 

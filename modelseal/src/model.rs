@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use chunk_cipher::kdf::DEFAULT_SCRYPT_MEMORY;
-use chunk_cipher::store::{LocalStore, ReadMode, Store};
+use chunk_cipher::store::{Kind as EntryKind, LocalStore, ReadAt, ReadMode, Store};
 use chunk_cipher::{Buffer, Engine};
 use gocryptfs_core::{Conf, MasterKey, Vault, read_conf, replace_conf};
 use sam_format::open::{read_license, read_manifest};
@@ -20,6 +20,7 @@ use crate::file::SealedFile;
 use crate::key::Key;
 use crate::license::read_license_file;
 use crate::manifest::{ListedStore, read_vault_manifest, verify_vault};
+use crate::measurements::with_measurements;
 use crate::tree::{Damage, Verified};
 
 /// How a model is opened.
@@ -392,8 +393,17 @@ fn kind(store: &LocalStore, path: &Path) -> Result<Kind> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(source) => Err(Error::io(path, "looking into", source)),
     };
-    // Where names are in plaintext, a vault may hold whatever a package does.
     if has(gocryptfs_core::conf::CONF_NAME)? || has(gocryptfs_core::PARTIAL_CONF_NAME)? {
+        // Where names are in plaintext a vault may hold a file of this name, but none of its files begins like JSON.
+        let of_package =
+            |name: &str| has_brace(store, name).map_err(|source| Error::io(path, "looking into", source));
+        if of_package(sam_format::manifest::MANIFEST_NAME)? || of_package(sam_format::PARTIAL_NAME)? {
+            return Err(Error::Format {
+                path: path.to_path_buf(),
+                what: "it has what makes a gocryptfs vault, and the manifest of a Sam package; somebody put one of them \
+                       there: take away gocryptfs.conf, or manifest.json and partial.json",
+            });
+        }
         Ok(Kind::Vault)
     } else if has(sam_format::manifest::MANIFEST_NAME)? || has(sam_format::PARTIAL_NAME)? {
         Ok(Kind::Package)
@@ -401,6 +411,20 @@ fn kind(store: &LocalStore, path: &Path) -> Result<Kind> {
         Err(Error::NotSealed {
             path: path.to_path_buf(),
         })
+    }
+}
+
+/// Whether `name` is a file that begins with a brace.
+fn has_brace(store: &impl Store, name: &str) -> io::Result<bool> {
+    let name = Path::new(name);
+    match store.metadata(name) {
+        Ok(found) if found.kind == EntryKind::File && found.len > 0 => {
+            let mut first = [0];
+            store.open(name)?.read_exact_at(0, &mut first)?;
+            Ok(first == *b"{")
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(false),
     }
 }
 
@@ -428,16 +452,8 @@ fn expect_vault(store: &LocalStore, path: &Path, what: &'static str) -> Result<(
 pub(crate) fn lock_package(store: &LocalStore, path: &Path, options: &OpenOptions) -> Result<Locked> {
     let failed = package_error(path);
     with_license(path, options, |choice| {
-        let mut checks = options.checks.clone();
+        let mut checks = with_measurements(&options.checks);
         checks.scrypt_memory = options.scrypt_memory;
-        if checks.measurements.is_none() {
-            // Without a manifest there is no package, whatever else is missing.
-            read_manifest(store).map_err(&failed)?;
-            let license = read_license(store, choice).map_err(&failed)?;
-            if license.terms().tdx.is_some() {
-                checks.measurements = measurements();
-            }
-        }
         Locked::read(store, choice, &checks).map_err(&failed)
     })
 }
@@ -457,24 +473,6 @@ pub(crate) fn with_license<R>(
             work(LicenseChoice::Only(&named))
         }
     }
-}
-
-/// What the TDX module says of this machine, where it is a TD.
-#[cfg(feature = "attest")]
-pub(crate) fn measurements() -> Option<sam_format::Measurements> {
-    let local = attest_client::evidence::TdxEvidence::new()
-        .local_measurements()
-        .ok()?;
-    Some(sam_format::Measurements {
-        mrtd: local.mrtd,
-        rtmr: local.rtmr,
-        debug: local.attributes.is_debug(),
-    })
-}
-
-#[cfg(not(feature = "attest"))]
-pub(crate) fn measurements() -> Option<sam_format::Measurements> {
-    None
 }
 
 fn inspect_package(store: &LocalStore, path: &Path) -> Result<Info> {

@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
 use chunk_cipher::store::Kind;
+use sam_format::check_entry;
 
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -47,6 +48,7 @@ pub(crate) enum PlanEntry {
 pub(crate) struct PlanFile {
     pub(crate) source: PathBuf,
     pub(crate) len: u64,
+    pub(crate) modified: SystemTime,
     pub(crate) origin: Origin,
 }
 
@@ -118,6 +120,7 @@ impl PlanDir {
                 Kind::File => PlanEntry::File(PlanFile {
                     source,
                     len: metadata.len,
+                    modified: metadata.modified,
                     origin: Origin::Sealed(entry),
                 }),
                 Kind::Symlink => PlanEntry::Symlink {
@@ -141,6 +144,34 @@ impl PlanDir {
             entries,
             sealed: Some(dir),
         })
+    }
+
+    /// Refuses what a package cannot hold, before anything is written.
+    pub(crate) fn check_for_package(&self) -> Result<()> {
+        self.check_at(&mut Vec::new())
+    }
+
+    fn check_at(&self, path: &mut Vec<u8>) -> Result<()> {
+        let check = |path: &[u8], modified, target, source| {
+            check_entry(path, Some(modified), target).map_err(Error::package(source))
+        };
+        check(path, self.modified, None, &self.source)?;
+        for (name, entry) in &self.entries {
+            let len = path.len();
+            if len > 0 {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name.as_bytes());
+            match entry {
+                PlanEntry::Dir(dir) => dir.check_at(path)?,
+                PlanEntry::File(file) => check(path, file.modified, None, &file.source)?,
+                PlanEntry::Symlink { target, modified } => {
+                    check(path, *modified, Some(target.as_os_str().as_bytes()), &self.source)?;
+                }
+            }
+            path.truncate(len);
+        }
+        Ok(())
     }
 
     /// How much there is to seal.
@@ -244,9 +275,11 @@ impl Planner {
             return self.dir(source, real, metadata).map(PlanEntry::Dir);
         }
         if kind.is_file() {
+            let modified = modified(&source, metadata)?;
             return Ok(PlanEntry::File(PlanFile {
                 source,
                 len: metadata.len(),
+                modified,
                 origin: Origin::Local {
                     followed,
                     id: (metadata.dev(), metadata.ino()),

@@ -4,26 +4,29 @@ use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use chunk_cipher::kdf::{DEFAULT_SCRYPT_MEMORY, ScryptParams};
-use chunk_cipher::store::{Attributes, Kind, LocalFile, LocalStore, ReadMode, Source, WriteStore, Xattr};
+use chunk_cipher::kdf::DEFAULT_SCRYPT_MEMORY;
+use chunk_cipher::store::{Attributes, Kind, LocalFile, ReadMode, Source, Xattr};
 use chunk_cipher::{Engine, Uncounted};
-use gocryptfs_core::{Conf, ConfOptions, MasterKey, VaultWriter, read_conf, read_partial_conf};
+use gocryptfs_core::ConfOptions;
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rustix::fs::{Mode, OFlags, open};
-use sam_format::open::read_manifest;
-use sam_format::{ChunkLen, IssuerKey, KEY_MAX, KEY_MIN, PackageWriter, Terms, read_partial};
+use sam_format::{ChunkLen, IssuerKey, Terms};
 
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::model::{Model, lock, make_destination, open_store};
+use crate::model::Model;
 use crate::plan::{Origin, PlanDir, PlanEntry, PlanFile, Symlinks};
 use crate::tree::Entry;
 use crate::writer::{PackageAt, VaultAt, Writer};
 use crate::{Progress, Summary};
+
+mod start;
+
+use start::{start_package, start_vault};
 
 /// How a directory is sealed.
 #[derive(Clone, Debug)]
@@ -184,12 +187,15 @@ impl Sealing<'_> {
                 location: destination,
                 writer: start_vault(destination, key, conf, options)?,
             }),
-            SealFormat::Sam(package) => self.run(PackageAt {
-                location: destination,
-                writer: start_package(destination, key, package, options)?,
-                key: key.password()?,
-                options: package,
-            }),
+            SealFormat::Sam(package) => {
+                self.plan.check_for_package()?;
+                self.run(PackageAt {
+                    location: destination,
+                    writer: start_package(destination, key, package, options)?,
+                    key: key.password()?,
+                    options: package,
+                })
+            }
         }
     }
 
@@ -246,147 +252,6 @@ pub(crate) fn refuse_nested(source: &Path, destination: &Path) -> Result<()> {
         }),
         _ => Ok(()),
     }
-}
-
-/// Opens the destination, makes it where it is missing, and starts or resumes the vault in it.
-fn start_vault(
-    destination: &Path,
-    key: &Key,
-    asked: &ConfOptions,
-    options: &SealOptions,
-) -> Result<VaultWriter<LocalStore>> {
-    make_destination(destination)?;
-    let store = open_store(destination)?;
-    let vault = Error::vault(destination);
-    let engine = options.engine.clone();
-    lock(&store, destination)?;
-    if options.resume && read_conf(&store).is_ok() {
-        return Err(Error::Resume {
-            path: destination.to_path_buf(),
-            what: "it is complete already".to_owned(),
-        });
-    }
-    if let Some(conf) = read_partial_conf(&store).map_err(&vault)? {
-        if !options.resume {
-            return Err(Error::NotEmpty {
-                path: destination.to_path_buf(),
-                found: PathBuf::from(gocryptfs_core::PARTIAL_CONF_NAME),
-                hint: "an interrupted run left it; go on with --resume, or remove it",
-            });
-        }
-        let master = unlock_partial(&conf, key, asked, options, destination)?;
-        return VaultWriter::resume(store, &master, engine).map_err(vault);
-    }
-    if options.resume {
-        // The run may have ended before its conf was there.
-        let failed = |error| Error::io(destination, "removing leftovers in", error);
-        store.remove_leftovers().map_err(failed)?;
-    }
-    ScryptParams {
-        log_n: asked.scrypt_log_n,
-        r: 8,
-        p: 1,
-    }
-    .check(options.scrypt_memory)?;
-    let master = MasterKey::generate().map_err(&vault)?;
-    let conf = Conf::create(key.password()?, &master, asked).map_err(&vault)?;
-    VaultWriter::create(store, &conf, &master, engine).map_err(|error| match error {
-        gocryptfs_core::Error::NotEmpty { found } => Error::NotEmpty {
-            path: destination.to_path_buf(),
-            found,
-            hint: "choose a directory that is empty or not there yet",
-        },
-        other => vault(other),
-    })
-}
-
-/// Opens the destination, makes it where it is missing, and starts or resumes the package in it.
-fn start_package(
-    destination: &Path,
-    key: &Key,
-    asked: &PackageOptions,
-    options: &SealOptions,
-) -> Result<PackageWriter<LocalStore>> {
-    // What is out of its bounds is so before anything is written.
-    asked.terms.check().map_err(Error::package(destination))?;
-    ScryptParams {
-        log_n: asked.terms.scrypt_log_n,
-        r: 8,
-        p: 1,
-    }
-    .check(options.scrypt_memory)?;
-    let password = key.password()?;
-    if !(KEY_MIN..=KEY_MAX).contains(&password.len()) {
-        let len = password.len();
-        return Err(Error::package(destination)(sam_format::Error::KeyLength { len }));
-    }
-    make_destination(destination)?;
-    let store = open_store(destination)?;
-    lock(&store, destination)?;
-    let engine = options.engine.clone();
-    let failed = |error| match error {
-        sam_format::Error::Complete => Error::Resume {
-            path: destination.to_path_buf(),
-            what: "it is complete already".to_owned(),
-        },
-        sam_format::Error::NotEmpty { found } => Error::NotEmpty {
-            path: destination.to_path_buf(),
-            found,
-            hint: "choose a directory that is empty or not there yet",
-        },
-        source => Error::package(destination)(source),
-    };
-    if let Some(partial) = read_partial(&store).map_err(failed)? {
-        if !options.resume {
-            return Err(Error::NotEmpty {
-                path: destination.to_path_buf(),
-                found: sam_format::PARTIAL_NAME.into(),
-                hint: "an interrupted run left it; go on with --resume, or remove it",
-            });
-        }
-        if partial.chunk_len() != asked.chunk_len {
-            return Err(Error::Resume {
-                path: destination.to_path_buf(),
-                what: format!(
-                    "it was begun with chunks of {} bytes; use the same",
-                    partial.chunk_len().get()
-                ),
-            });
-        }
-        return PackageWriter::resume(store, password, options.scrypt_memory, engine).map_err(failed);
-    }
-    if options.resume {
-        if read_manifest(&store).is_ok() {
-            return Err(failed(sam_format::Error::Complete));
-        }
-        // The run may have ended before anything was there.
-        let failed = |error| Error::io(destination, "removing leftovers in", error);
-        store.remove_leftovers().map_err(failed)?;
-    }
-    let log_n = asked.terms.scrypt_log_n;
-    PackageWriter::create(store, password, asked.chunk_len, log_n, engine).map_err(failed)
-}
-
-/// Unlocks what an interrupted run left, provided that it was made with the same options.
-fn unlock_partial(
-    conf: &Conf,
-    key: &Key,
-    asked: &ConfOptions,
-    options: &SealOptions,
-    destination: &Path,
-) -> Result<MasterKey> {
-    let flags = conf.flags();
-    let same = flags.content_cipher() == asked.content
-        && flags.name_scheme() == asked.names
-        && conf.long_name_max() == asked.long_name_max.unwrap_or(u8::MAX);
-    if !same {
-        return Err(Error::Resume {
-            path: destination.to_path_buf(),
-            what: format!("it was begun with other options (its flags are {flags}); use the same ones"),
-        });
-    }
-    conf.unlock(key.password()?, options.scrypt_memory)
-        .map_err(Error::vault(destination))
 }
 
 /// What is left to do once all directories are there.

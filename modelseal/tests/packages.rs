@@ -3,9 +3,11 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Stdio;
 
+use modelseal::sam::{IssuerKey, Terms};
+use modelseal::{Key, PackageOptions, SealFormat, SealOptions, seal};
 use serde_json::json;
 
 mod common {
@@ -399,22 +401,255 @@ fn links_that_leave_the_package_are_followed_or_refused() {
     assert_eq!(run.stdout, b"shared");
     let kept = pack(&place, &["--symlinks", "keep", "kept"]);
     kept.fails(4, &["its target lies outside of the package"]);
-    place.keyed(&["ls", "kept"]).fails(4, &["incomplete"]);
+    assert!(!place.path("kept").exists());
+}
+
+/// What no package can hold is refused before anything is made.
+#[test]
+fn what_no_package_can_hold_is_refused_while_planning() {
+    let place = Place::with_model(&[]);
+    symlink("weights/../config.json", place.path("source/through")).unwrap();
+    pack(&place, &[]).fails(4, &["through", "a .. behind another component"]);
+    fs::remove_file(place.path("source/through")).unwrap();
+    // Not every file system can hold such a time.
+    common::tree::set_modified(&place.path("source/weights/empty"), 1 << 53, 0);
+    let modified = fs::metadata(place.path("source/weights/empty")).unwrap().mtime();
+    if modified == 1 << 53 {
+        pack(&place, &[]).fails(4, &["weights/empty", "time of modification"]);
+    }
+    assert!(!place.path(ID).exists());
+    fs::write(place.path("short"), "abc\n").unwrap();
+    let to = [
+        "encrypt",
+        "--format",
+        "sam",
+        "--key-id",
+        ID,
+        "--key",
+        "file:short",
+        "source",
+    ];
+    place.run(to).fails(3, &["3 bytes long, must be 4 to 128"]);
+    assert!(!place.path(ID).exists());
+}
+
+/// Calls a run off as soon as something was done.
+struct Stop;
+
+impl chunk_cipher::Progress for Stop {
+    fn advance(&self, _: u64) -> bool {
+        false
+    }
+}
+
+impl modelseal::Progress for Stop {}
+
+/// Leaves an interrupted run in the place of the package.
+fn interrupt(place: &Place, scrypt_log_n: u8) {
+    let terms = Terms {
+        scrypt_log_n,
+        ..Terms::new(ID)
+    };
+    let options = SealOptions {
+        format: SealFormat::Sam(Box::new(PackageOptions::new(
+            terms,
+            IssuerKey::generate().unwrap(),
+        ))),
+        ..SealOptions::default()
+    };
+    let key = Key::from_password(KEY.as_bytes().to_vec().into());
+    let error = seal(&place.path("source"), &place.path(ID), &key, &options, &Stop).unwrap_err();
+    assert!(error.is_cancelled(), "{error:?}");
 }
 
 #[test]
 fn an_interrupted_run_is_gone_on_with() {
     let place = Place::with_model(&[]);
-    // A link that cannot be listed stops the run after it has begun.
-    symlink("../outside", place.path("source/out")).unwrap();
-    write(place.path("outside"), b"shared");
-    pack(&place, &["--symlinks", "keep"]).ends(4);
+    interrupt(&place, 14);
     place.keyed(&["ls", ID]).fails(4, &["incomplete"]);
     pack(&place, &[]).fails(6, &["--resume"]);
-    fs::remove_file(place.path("source/out")).unwrap();
     let resumed = pack(&place, &["--resume", "--json"]).ends(0).json();
     assert_eq!(resumed["files"], 3);
     place.keyed(&["verify", ID]).ends(0);
     assert!(!place.path(ID).join("partial.json").exists());
     pack(&place, &["--resume"]).fails(6, &["complete already"]);
+}
+
+/// What an interrupted run asks of memory is the owner's to allow.
+#[test]
+fn a_costly_run_is_gone_on_with_where_memory_allows() {
+    let place = Place::with_model(&[]);
+    interrupt(&place, 17);
+    let resume = |memory| pack(&place, &["--resume", "--scrypt-memory", memory]);
+    resume("64").fails(4, &["--scrypt-memory"]);
+    place.keyed(&["ls", ID]).fails(4, &["incomplete"]);
+    resume("256").ends(0);
+    place.keyed(&["verify", ID]).ends(0);
+}
+
+#[test]
+fn a_check_without_the_key_says_what_it_leaves_open() {
+    let place = place();
+    let info = place.run(["info", "--json", ID]).ends(0).json();
+    let issuer = info["licenses"][0]["issuer_key"].as_str().unwrap();
+    let warned = place.run(["verify", ID]).ends(0);
+    assert!(
+        warned.stderr.contains("without --issuer, anybody"),
+        "{}",
+        warned.stderr
+    );
+    let warned = place.run(["verify", ID, "--issuer", issuer]).ends(0);
+    assert!(
+        warned.stderr.contains("without --min-serial"),
+        "{}",
+        warned.stderr
+    );
+    let quiet = place
+        .run(["verify", ID, "--issuer", issuer, "--min-serial", "1"])
+        .ends(0);
+    assert!(!quiet.stderr.contains("warning"), "{}", quiet.stderr);
+    // It checks directories.
+    for path in ["config.json", "link"] {
+        place.run(["verify", ID, path]).fails(5, &["checking", path]);
+        place.keyed(&["verify", ID, path]).fails(5, &["checking", path]);
+    }
+    place.run(["verify", ID, "weights"]).ends(0);
+    place.run(["verify", ID, "none"]).fails(5, &["finding none"]);
+}
+
+/// Every command that opens a model takes them, from the environment as well.
+#[test]
+fn every_open_is_bound_to_issuer_serial_and_license() {
+    let place = place();
+    fs::write(place.path("new"), "the next key, kept elsewhere\n").unwrap();
+    place.run(["license", "keygen", "--output", "other.pem"]).ends(0);
+    let other = IssuerKey::read(&place.path("other.pem"))
+        .unwrap()
+        .public()
+        .to_string();
+    let rotate = [
+        "rotate",
+        "--new-key",
+        "file:new",
+        "--key-id",
+        "LD_Demo_0002",
+        "--scrypt-n",
+        "14",
+        ID,
+    ];
+    let issue = [
+        "license",
+        "issue",
+        "--issuer-key",
+        "other.pem",
+        "--key-id",
+        "LD_Demo_0003",
+        ID,
+    ];
+    let keyed: [&[&str]; 6] = [
+        &["decrypt", ID, "opened"],
+        &["ls", ID],
+        &["cat", ID, "config.json"],
+        &["verify", ID],
+        &rotate,
+        &issue,
+    ];
+    let unkeyed: [&[&str]; 2] = [&["verify", ID], &["license", "verify", ID]];
+    for (option, name, value, code, part) in [
+        ("--issuer", "MODELSEAL_ISSUER", &*other, 4, "not a trusted issuer"),
+        (
+            "--min-serial",
+            "MODELSEAL_MIN_SERIAL",
+            "9007199254740991",
+            4,
+            "has serial",
+        ),
+        (
+            "--license",
+            "MODELSEAL_LICENSE",
+            "LD_Demo_0009",
+            4,
+            "no license \"LD_Demo_0009\"",
+        ),
+    ] {
+        for (args, key) in keyed
+            .iter()
+            .map(|args| (args, true))
+            .chain(unkeyed.iter().map(|args| (args, false)))
+        {
+            let command = || {
+                let mut command = place.command(*args);
+                if key {
+                    command.args(["--key", "file:pw"]);
+                }
+                command
+            };
+            Run::of(command().args([option, value])).fails(code, &[part]);
+            Run::of(command().env(name, value)).fails(code, &[part]);
+        }
+    }
+    for path in ["opened", "LD_Demo_0002"] {
+        assert!(!place.path(path).exists());
+    }
+}
+
+/// A file that makes it look like a vault neither hides a package nor passes for one.
+#[test]
+fn a_planted_configuration_is_refused() {
+    let place = place();
+    let planted = place.path(ID).join("gocryptfs.conf");
+    fs::copy(place.path("vault/gocryptfs.conf"), &planted).unwrap();
+    let refused = |run: Run| drop(run.fails(4, &["gocryptfs.conf", "manifest.json", "put one of them"]));
+    for args in [
+        &["ls", ID][..],
+        &["cat", ID, "config.json"],
+        &["verify", ID],
+        &["decrypt", ID, "x"],
+    ] {
+        refused(place.keyed(args));
+    }
+    refused(place.run(["verify", ID]));
+    refused(place.run(["info", ID]));
+    fs::rename(&planted, place.path("vault/gocryptfs.conf")).unwrap();
+    place.keyed(&["ls", ID]).ends(0);
+    // The same the other way round.
+    fs::copy(
+        place.path(ID).join("manifest.json"),
+        place.path("vault/manifest.json"),
+    )
+    .unwrap();
+    refused(place.keyed(&["ls", "vault"]));
+    // A vault may well hold a file of that name.
+    write(place.path("named/manifest.json"), b"{}");
+    write(place.path("named/partial.json"), b"");
+    place.seal("named", "named-vault", &["--plaintext-names"]);
+    assert!(place.path("named-vault/manifest.json").exists());
+    let run = place.keyed(&["cat", "named-vault", "manifest.json"]).ends(0);
+    assert_eq!(run.stdout, b"{}");
+}
+
+#[test]
+fn a_package_behind_a_link_is_damaged() {
+    let place = place();
+    fs::rename(place.path(ID).join("content"), place.path("elsewhere")).unwrap();
+    symlink("../elsewhere", place.path(ID).join("content")).unwrap();
+    for run in [place.keyed(&["ls", ID]), place.run(["verify", ID])] {
+        run.fails(1, &["content", "symlink"]);
+    }
+}
+
+#[test]
+fn the_tag_of_an_empty_file_is_verified() {
+    let place = place();
+    assert!(
+        place
+            .keyed(&["cat", ID, "weights/empty"])
+            .ends(0)
+            .stdout
+            .is_empty()
+    );
+    flip(&stored(&place, "weights/empty"), 4096 + 2);
+    place
+        .keyed(&["cat", ID, "weights/empty"])
+        .fails(1, &["chunk 0 is damaged"]);
 }

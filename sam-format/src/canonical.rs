@@ -8,6 +8,12 @@ use std::cmp::Ordering;
 
 use crate::error::{Error, Result};
 
+mod write;
+
+pub(crate) use write::{array, object, string, without};
+
+use write::short_escape;
+
 /// Deepest nesting of objects and arrays.
 const MAX_DEPTH: usize = 32;
 /// The largest integer that every reader of JSON keeps exact, 2^53 - 1.
@@ -203,8 +209,28 @@ impl<'a> Reader<'a> {
         Ok(&self.text[start..self.at])
     }
 
+    /// Reads an integer that must be `expected`.
+    pub(crate) fn integer_of(&mut self, expected: u64) -> Result<()> {
+        let start = self.at;
+        if self.unsigned(MAX_INTEGER)? == expected {
+            Ok(())
+        } else {
+            Err(self.error_at(start, format!("expected {expected}")))
+        }
+    }
+
+    /// Reads any value of a member called `name`, to be kept with at most `max` others: few, so that a document cannot
+    /// take many times its length of memory.
+    pub(crate) fn keep(&mut self, kept: &mut Vec<Member>, name: &str, max: usize) -> Result<()> {
+        if kept.len() >= max {
+            return Err(self.error(format!("more than {max} members that are not known")));
+        }
+        kept.push(self.member(name)?);
+        Ok(())
+    }
+
     /// Reads any value of a member called `name`, to be kept.
-    pub(crate) fn member(&mut self, name: &str) -> Result<Member> {
+    fn member(&mut self, name: &str) -> Result<Member> {
         Ok(Member {
             name: name.to_owned(),
             json: self.any()?.to_owned(),
@@ -226,18 +252,6 @@ impl<'a> Reader<'a> {
             Ok(())
         } else {
             Err(self.error_at(start, format!("expected {expected:?}")))
-        }
-    }
-
-    /// Reads the version of the format, which must be `known`.
-    pub(crate) fn version(&mut self, known: u64) -> Result<()> {
-        let start = self.at;
-        match self.unsigned(MAX_INTEGER)? {
-            version if version == known => Ok(()),
-            version => {
-                let what = format!("version {version} of the format is not supported, only {known} is");
-                Err(self.error_at(start, what))
-            }
         }
     }
 
@@ -346,83 +360,6 @@ impl<'a> Reader<'a> {
         } else {
             Err(self.error(format!("expected a comma or {}", char::from(close))))
         }
-    }
-}
-
-/// The canonical form of an object: `members` are names and values in canonical form, in any order.
-pub(crate) fn object<N: AsRef<str>, V: AsRef<str>>(mut members: Vec<(N, V)>) -> String {
-    members.sort_by(|a, b| compare_names(a.0.as_ref(), b.0.as_ref()));
-    let mut out = String::from("{");
-    for (n, (name, value)) in members.iter().enumerate() {
-        if n > 0 {
-            out.push(',');
-        }
-        push_string(&mut out, name.as_ref());
-        out.push(':');
-        out.push_str(value.as_ref());
-    }
-    out.push('}');
-    out
-}
-
-/// The canonical form of the object `text`, which is in canonical form, without the members called `names`.
-pub(crate) fn without(document: &'static str, text: &str, names: &[&str]) -> Result<String> {
-    let mut reader = Reader::new(document, text.as_bytes(), text.len())?;
-    let mut members = Vec::new();
-    reader.object(|reader, name| {
-        let value = reader.any()?;
-        if !names.contains(&name) {
-            members.push((name.to_owned(), value));
-        }
-        Ok(())
-    })?;
-    Ok(object(members))
-}
-
-/// The canonical form of an array of values in canonical form.
-pub(crate) fn array<V: AsRef<str>>(values: impl IntoIterator<Item = V>) -> String {
-    let mut out = String::from("[");
-    for value in values {
-        if out.len() > 1 {
-            out.push(',');
-        }
-        out.push_str(value.as_ref());
-    }
-    out.push(']');
-    out
-}
-
-/// The canonical form of a string.
-pub(crate) fn string(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    push_string(&mut out, text);
-    out
-}
-
-fn push_string(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match u8::try_from(c) {
-            Ok(byte @ (b'"' | b'\\')) => out.extend(['\\', char::from(byte)]),
-            Ok(byte @ 0..0x20) => match short_escape(byte) {
-                Some(letter) => out.extend(['\\', letter]),
-                None => *out += &format!("\\u{byte:04x}"),
-            },
-            _ => out.push(c),
-        }
-    }
-    out.push('"');
-}
-
-/// The letter that stands for a control character, where there is one.
-const fn short_escape(byte: u8) -> Option<char> {
-    match byte {
-        0x08 => Some('b'),
-        0x09 => Some('t'),
-        0x0a => Some('n'),
-        0x0c => Some('f'),
-        0x0d => Some('r'),
-        _ => None,
     }
 }
 

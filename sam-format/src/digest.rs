@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use chunk_cipher::store::{ReadAt, WriteAt};
+use chunk_cipher::store::{ReadAt, Remote, Sink, WriteAt};
 use chunk_cipher::{Engine, Error, Layout, Progress, Result};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use sha2::{Digest, Sha256};
@@ -337,6 +338,29 @@ impl ReadAt for DigestedSource<'_> {
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.source.read_exact_at(offset, buf)?;
         self.digester.put(offset, buf)
+    }
+
+    fn remote(&self) -> Option<&dyn Remote> {
+        self.source.remote().map(|_| self as &dyn Remote)
+    }
+}
+
+impl Remote for DigestedSource<'_> {
+    /// Whole segments, which are digested each in order.
+    fn part_len(&self) -> u64 {
+        let len = self.source.remote().map_or(SEGMENT_LEN, Remote::part_len);
+        len.max(1).next_multiple_of(SEGMENT_LEN)
+    }
+
+    fn fetch(&self, parts: &[Range<u64>], sink: &Sink<'_>) -> io::Result<()> {
+        let remote = self.source.remote().ok_or(io::ErrorKind::Unsupported)?;
+        let arrived: Vec<_> = parts.iter().map(|part| AtomicU64::new(part.start)).collect();
+        remote.fetch(parts, &|index, bytes| {
+            let at = arrived.get(index).ok_or(io::ErrorKind::InvalidInput)?;
+            let offset = at.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.digester.put(offset, bytes)?;
+            sink(index, bytes)
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::issuer::IssuerPublicKey;
+use crate::machine::BoxError;
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -105,6 +106,18 @@ pub enum Error {
         offset: usize,
         /// What is wrong there.
         what: String,
+    },
+    /// A document in another version of its format.
+    #[error(
+        "{document}: version {version} of the format is not supported, only {known} is; a newer release may read it"
+    )]
+    Version {
+        /// Which document.
+        document: &'static str,
+        /// Its version.
+        version: u64,
+        /// The one that is supported.
+        known: u64,
     },
     /// An entry that no manifest may have.
     #[error("{document}, entry \"{}\": {what}", path.display())]
@@ -218,6 +231,13 @@ pub enum Error {
     /// A license asks for the measurements of a TD, and there are none.
     #[error("the license is for a TD only, and this machine gives no TDX measurements")]
     LicenseTdxMissing,
+    /// A license names measurements of a TD, and those of this one cannot be had.
+    #[error("the license names TDX measurements, and those of this machine cannot be had")]
+    LicenseTdxUnreadable {
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
     /// A license asks for the measurements of a TD, and the TD is in debug mode.
     #[error("the license is not for a TD in debug mode, into which the host can look")]
     LicenseTdxDebug,
@@ -322,6 +342,26 @@ impl Error {
         Self::File {
             path: path.to_path_buf(),
             source,
+        }
+    }
+
+    /// An error of `action` on something in the package's content: what is not as the manifest has it is told from what
+    /// could not be done.
+    pub(crate) fn stored(path: &Path, action: &'static str, source: io::Error) -> Self {
+        /// A symlink where there may be none.
+        const ELOOP: i32 = 40;
+        let path_buf = || path.to_path_buf();
+        match source.kind() {
+            io::ErrorKind::NotFound => Self::Missing { path: path_buf() },
+            io::ErrorKind::NotADirectory => Self::Mismatch {
+                path: path_buf(),
+                what: "something that is no directory lies on the way to it",
+            },
+            _ if source.raw_os_error() == Some(ELOOP) => Self::Mismatch {
+                path: path_buf(),
+                what: "it, or something on the way to it, is a symlink",
+            },
+            _ => Self::io(path, action, source),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::canonical::Member;
 use crate::error::{Error, Result};
 use crate::issuer::{IssuerKey, IssuerPublicKey, SIGNATURE_LEN};
 use crate::keys::{ContentKey, KEY_LEN};
-use crate::machine::{self, Measurements};
+use crate::machine::{self, MeasurementSource};
 use crate::manifest::ContentId;
 use crate::time::format_time;
 use crate::wrap::{Kek, Scrypt, WRAPPED_LEN};
@@ -64,8 +64,8 @@ pub struct Checks {
     pub now: Option<u64>,
     /// The identity of the machine; none for that of this one, which a host can set.
     pub machine: Option<String>,
-    /// The measurements of the TD; none where there is none.
-    pub measurements: Option<Measurements>,
+    /// The measurements of the TD.
+    pub measurements: MeasurementSource,
     /// The issuers that are trusted. With none, the signature says nothing about who issued the license.
     pub issuers: Vec<IssuerPublicKey>,
     /// The least serial. With none, an older license with an older package is accepted.
@@ -79,7 +79,7 @@ impl Default for Checks {
         Self {
             now: None,
             machine: None,
-            measurements: None,
+            measurements: MeasurementSource::None,
             issuers: Vec::new(),
             min_serial: None,
             scrypt_memory: DEFAULT_SCRYPT_MEMORY,
@@ -124,17 +124,17 @@ impl License {
             && self.terms.serial < min
         {
             return Err(Error::Serial {
-                document: read::DOCUMENT,
+                document: read::DOCUMENT.name,
                 serial: self.terms.serial,
                 min,
             });
         }
         self.check_window(checks.now.unwrap_or_else(system_time))?;
         self.check_machine(checks.machine.as_deref())?;
-        self.terms
-            .tdx
-            .as_ref()
-            .map_or(Ok(()), |tdx| tdx.check(checks.measurements.as_ref()))
+        match &self.terms.tdx {
+            Some(tdx) => tdx.check(checks.measurements.get()?.as_ref()),
+            None => Ok(()),
+        }
     }
 
     /// Checks that the license's issuer signed it, and is one of `issuers` where there are any.
@@ -146,14 +146,14 @@ impl License {
         let signed = [LABEL_SIGNATURE.as_bytes(), signed.as_bytes()];
         if !self.issuer.verifies(&signed, &self.signature) {
             return Err(Error::Signature {
-                document: read::DOCUMENT,
+                document: read::DOCUMENT.name,
             });
         }
         if issuers.is_empty() || issuers.contains(&self.issuer) {
             Ok(())
         } else {
             Err(Error::Issuer {
-                document: read::DOCUMENT,
+                document: read::DOCUMENT.name,
                 issuer: self.issuer,
             })
         }
@@ -248,7 +248,7 @@ impl License {
     }
 
     fn without(&self, names: &[&str]) -> Result<String> {
-        crate::canonical::without(read::DOCUMENT, &self.text, names)
+        crate::canonical::without(read::DOCUMENT.name, &self.text, names)
     }
 }
 

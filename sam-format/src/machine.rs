@@ -32,6 +32,33 @@ pub struct Measurements {
     pub debug: bool,
 }
 
+/// Where the measurements come from that a license may name.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::large_enum_variant)] // One for each opening.
+pub enum MeasurementSource {
+    /// There are none: this is no TD.
+    #[default]
+    None,
+    /// They are these.
+    Known(Measurements),
+    /// They are asked for once a license names any: none where this is no TD, and whatever else keeps them from being
+    /// had is an error.
+    Ask(fn() -> std::result::Result<Option<Measurements>, BoxError>),
+}
+
+/// Why measurements cannot be had.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl MeasurementSource {
+    pub(crate) fn get(&self) -> Result<Option<Measurements>> {
+        match self {
+            Self::None => Ok(None),
+            Self::Known(measurements) => Ok(Some(*measurements)),
+            Self::Ask(ask) => ask().map_err(|source| Error::LicenseTdxUnreadable { source }),
+        }
+    }
+}
+
 /// The identity of the machine that this program runs on, which does not show its machine ID.
 ///
 /// # Errors

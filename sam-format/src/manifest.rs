@@ -242,12 +242,7 @@ impl Entry {
 
     /// What is wrong with it on its own.
     fn check(&self) -> Result<(), &'static str> {
-        if self.modified.nanoseconds > NANOSECONDS_MAX {
-            return Err("it has 10^9 nanoseconds or more");
-        }
-        if self.modified.seconds.unsigned_abs() > MAX_INTEGER {
-            return Err("its time of modification is beyond 2^53 - 1 seconds");
-        }
+        self.modified.check()?;
         match &self.kind {
             EntryKind::File { length, .. } if *length > MAX_FILE_LEN => {
                 return Err("it is longer than 2^53 - 1 bytes");
@@ -261,6 +256,19 @@ impl Entry {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Modified {
+    /// What is wrong with it.
+    pub(crate) const fn check(self) -> Result<(), &'static str> {
+        if self.nanoseconds > NANOSECONDS_MAX {
+            return Err("it has 10^9 nanoseconds or more");
+        }
+        if self.seconds.unsigned_abs() > MAX_INTEGER {
+            return Err("its time of modification is beyond 2^53 - 1 seconds");
+        }
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use chunk_cipher::random;
 use chunk_cipher::store::{Attributes, Kind, PendingFile, ReadAt, Store, WriteAt, WriteStore};
 use subtle::ConstantTimeEq;
 
@@ -223,15 +224,17 @@ pub fn write_license(store: &impl WriteStore, license: &License, replace: bool) 
     let path = license_path(&license.terms().license_id);
     let failed = |source| Error::io(&path, "writing", source);
     if replace {
-        // No license has such a name. An interrupted run may have left one.
-        let new = dir.join(".new");
-        match store.remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
+        // No license has such a name, nor another run that writes one.
+        let mut id = [0; 8];
+        random::fill(&mut id)?;
+        let new = dir.join(format!(".new-{:016x}", u64::from_le_bytes(id)));
+        let replaced = put(store, &new, license)
+            .and_then(|()| store.sync())
+            .and_then(|()| store.rename(&new, &path));
+        if replaced.is_err() {
+            let _ = store.remove_file(&new);
         }
-        put(store, &new, license).map_err(failed)?;
-        store.sync().map_err(failed)?;
-        store.rename(&new, &path).map_err(failed)?;
+        replaced.map_err(failed)?;
     } else {
         put(store, &path, license).map_err(failed)?;
     }

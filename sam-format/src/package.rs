@@ -78,15 +78,13 @@ impl<S: Store> Package<S> {
     /// stored is not the file of the manifest.
     pub fn open_file(&self, entry: &Entry) -> Result<PackageFile<S::File>> {
         let stored = content_path(&entry.path);
-        let failed = |source| Error::io(&stored, "opening", source);
         let (Some(header), EntryKind::File { digest, .. }) = (header_of(entry, self.manifest()), &entry.kind)
         else {
-            return Err(failed(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "it is no file",
-            )));
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "it is no file");
+            return Err(Error::io(&stored, "opening", source));
         };
-        let file = self.store.open(&stored).map_err(failed)?;
+        let file = self.store.open(&stored);
+        let file = file.map_err(|source| Error::stored(&stored, "opening", source))?;
         let (key, engine) = (&self.unlocked.key, self.engine.clone());
         PackageFile::open(
             entry.path().to_path_buf(),
@@ -198,7 +196,7 @@ fn check_listing<S: Store>(store: &S, kinds: &HashMap<&[u8], Kind>) -> Result<()
         let listed = match store.list(&stored) {
             // Nothing lies there that would be too much; files that belong there are missed on their own.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            listed => listed.map_err(|source| Error::io(&stored, "listing", source))?,
+            listed => listed.map_err(|source| Error::stored(&stored, "listing", source))?,
         };
         for (name, kind) in listed {
             let path = dir.join(&name);
@@ -218,10 +216,8 @@ fn check_listing<S: Store>(store: &S, kinds: &HashMap<&[u8], Kind>) -> Result<()
 
 fn check_length<S: Store>(store: &S, entry: &Entry, header: &Header) -> Result<()> {
     let stored = content_path(&entry.path);
-    let metadata = match store.metadata(&stored) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::Missing { path: stored }),
-        metadata => metadata.map_err(|source| Error::io(&stored, "finding", source))?,
-    };
+    let metadata = store.metadata(&stored);
+    let metadata = metadata.map_err(|source| Error::stored(&stored, "finding", source))?;
     let what = match metadata.kind {
         Kind::File if metadata.len == stored_len(header) => return Ok(()),
         Kind::File => "it is stored in another length",

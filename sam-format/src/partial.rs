@@ -1,7 +1,8 @@
 //! `partial.json`: the wrapped content key of a package that is being written, so that an interrupted run can go on
 //! (FORMAT.md, section 7).
 
-use crate::canonical::{Reader, object, string, without};
+use crate::canonical::{object, string, without};
+use crate::document::Document;
 use crate::encoding::{base64, hex};
 use crate::error::{Error, Result};
 use crate::header::ChunkLen;
@@ -12,8 +13,14 @@ use crate::wrap::{Kek, Scrypt, WRAPPED_LEN, read_scrypt};
 /// The name of the file.
 pub const PARTIAL_NAME: &str = "partial.json";
 
-const FORMAT: &str = "sam-partial";
-const VERSION: u64 = 1;
+const DOCUMENT: Document = Document {
+    name: PARTIAL_NAME,
+    format: "sam-partial",
+    version: 1,
+    known: &[],
+    max_len: Partial::MAX_LEN,
+    kept_max: 0,
+};
 /// Domain of the AAD: what is wrapped here opens in no license, and the other way round.
 const LABEL_AAD: &str = "sam/1 partial";
 
@@ -48,8 +55,8 @@ impl Partial {
         // The caller chose the cost.
         let kek = Kek::derive(key, &scrypt, u64::MAX)?;
         let mut members = vec![
-            ("format", string(FORMAT)),
-            ("version", VERSION.to_string()),
+            ("format", string(DOCUMENT.format)),
+            ("version", DOCUMENT.version.to_string()),
             ("content_id", string(&content_id.to_string())),
             ("chunk_length", chunk_len.get().to_string()),
             ("scrypt", scrypt.to_json()),
@@ -66,13 +73,10 @@ impl Partial {
     /// # Errors
     /// [`Error::Document`].
     pub fn parse(content: &[u8]) -> Result<Self> {
-        let mut reader = Reader::new(PARTIAL_NAME, content, Self::MAX_LEN)?;
-        let (mut format, mut version, mut content_id, mut chunk_len) = (None, None, None, None);
+        let (mut content_id, mut chunk_len) = (None, None);
         let (mut scrypt, mut kek_commitment, mut wrapped_key) = (None, None, None);
-        reader.object(|reader, name| {
+        let (text, kept) = DOCUMENT.read(content, |reader, name| {
             match name {
-                "format" => format = Some(reader.literal(FORMAT)?),
-                "version" => version = Some(reader.version(VERSION)?),
                 "content_id" => content_id = Some(ContentId::from_bytes(reader.hex()?)),
                 "chunk_length" => chunk_len = Some(read_chunk_length(reader)?),
                 "scrypt" => scrypt = Some(read_scrypt(reader)?),
@@ -81,19 +85,19 @@ impl Partial {
                 // Only the program that wrote it goes on with it.
                 _ => return Err(reader.unknown(name)),
             }
-            Ok(())
+            Ok(true)
         })?;
-        let text = reader.end()?.to_owned();
-        let missing = |name| reader.missing(0, name);
-        format.ok_or_else(|| missing("format"))?;
-        version.ok_or_else(|| missing("version"))?;
+        if let Some(member) = kept.first() {
+            return Err(DOCUMENT.error(format!("{:?} is not known here", member.name)));
+        }
+        let missing = |name| DOCUMENT.missing(name);
         Ok(Self {
             content_id: content_id.ok_or_else(|| missing("content_id"))?,
             chunk_len: chunk_len.ok_or_else(|| missing("chunk_length"))?,
             scrypt: scrypt.ok_or_else(|| missing("scrypt"))?,
             kek_commitment: kek_commitment.ok_or_else(|| missing("kek_commitment"))?,
             wrapped_key: wrapped_key.ok_or_else(|| missing("wrapped_key"))?,
-            text,
+            text: text.to_owned(),
         })
     }
 

@@ -13,14 +13,10 @@ use crate::manifest::{tree, write_bytes};
 mod digest;
 mod read;
 
+use read::DOCUMENT;
+
 pub use digest::{Blocks, SEGMENT_LEN, Scanned, scan, short_digest, target_digest};
 
-/// What the document is called in errors.
-const DOCUMENT: &str = "vault manifest";
-/// Value of the member `format`.
-const FORMAT: &str = "modelseal-vault-manifest";
-/// Value of the member `version`.
-const VERSION: u64 = 1;
 /// Domain of what the issuer signs.
 const LABEL_SIGNATURE: &str = "modelseal/1 vault manifest signature";
 
@@ -94,8 +90,8 @@ impl VaultManifest {
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         check(&entries)?;
         let mut members = vec![
-            ("format", string(FORMAT)),
-            ("version", VERSION.to_string()),
+            ("format", string(DOCUMENT.format)),
+            ("version", DOCUMENT.version.to_string()),
             ("serial", serial.to_string()),
             ("issuer_key", string(&issuer.public().to_string())),
             ("entries", array(entries.iter().map(StoredEntry::to_json))),
@@ -105,7 +101,7 @@ impl VaultManifest {
         let text = object(members);
         if text.len() > Self::MAX_LEN {
             return Err(Error::ManifestLength {
-                document: DOCUMENT,
+                document: DOCUMENT.name,
                 len: text.len(),
                 max: Self::MAX_LEN,
             });
@@ -121,14 +117,16 @@ impl VaultManifest {
     /// entry is not as it must be.
     pub fn open(content: &[u8], issuers: &[IssuerPublicKey], min_serial: Option<u64>) -> Result<Self> {
         let (manifest, text, signature) = read::manifest(content)?;
-        let signed = without(DOCUMENT, text, &["signature"])?;
+        let signed = without(DOCUMENT.name, text, &["signature"])?;
         let signed = [LABEL_SIGNATURE.as_bytes(), signed.as_bytes()];
         if !manifest.issuer.verifies(&signed, &signature) {
-            return Err(Error::Signature { document: DOCUMENT });
+            return Err(Error::Signature {
+                document: DOCUMENT.name,
+            });
         }
         if !issuers.is_empty() && !issuers.contains(&manifest.issuer) {
             return Err(Error::Issuer {
-                document: DOCUMENT,
+                document: DOCUMENT.name,
                 issuer: manifest.issuer,
             });
         }
@@ -136,7 +134,7 @@ impl VaultManifest {
             && manifest.serial < min
         {
             return Err(Error::Serial {
-                document: DOCUMENT,
+                document: DOCUMENT.name,
                 serial: manifest.serial,
                 min,
             });
@@ -252,7 +250,7 @@ impl tree::Node for StoredEntry {
 }
 
 fn check(entries: &[StoredEntry]) -> Result<()> {
-    let bad = |(path, what)| Error::entry(DOCUMENT, path, what);
+    let bad = |(path, what)| Error::entry(DOCUMENT.name, path, what);
     tree::check(entries).map_err(bad)?;
     for entry in entries {
         entry.check().map_err(|what| bad((&entry.path, what)))?;

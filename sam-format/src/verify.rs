@@ -137,7 +137,7 @@ fn check_digest<S: Store>(
         return Ok(());
     };
     let path = content_path(&entry.path);
-    let failed = |source| Error::io(&path, "reading", source);
+    let failed = |source| Error::stored(&path, "reading", source);
     let file = store.open(&path).map_err(failed)?;
     if file.len().map_err(failed)? != file::stored_len(&header) {
         let what = "it is stored in another length";

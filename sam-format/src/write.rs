@@ -144,7 +144,7 @@ impl<S: WriteStore> PackageWriter<S> {
     /// # Errors
     /// [`Error::Entry`] where `path` is none, or the target is none that stays in the package.
     pub fn write_symlink(&self, path: &[u8], target: &[u8], attributes: &Attributes) -> Result<()> {
-        check_target(path, target).map_err(|what| Error::entry(MANIFEST_NAME, path, what))?;
+        check_entry(path, attributes.modified, Some(target))?;
         let target = target.to_vec();
         self.add(path, attributes, EntryKind::Symlink { target })
     }
@@ -154,7 +154,7 @@ impl<S: WriteStore> PackageWriter<S> {
     /// # Errors
     /// [`Error::Entry`] where `path` is none, [`Error::Io`] and [`Error::File`] where reading or writing fails.
     pub fn write_file(&self, path: &[u8], source: &Source<'_>, progress: &dyn Progress) -> Result<()> {
-        check_path(path).map_err(|what| Error::entry(MANIFEST_NAME, path, what))?;
+        check_entry(path, source.attributes.modified, None)?;
         let stored = content_path(path);
         let failed = |source| Error::io(&stored, "writing", source);
         let pending = self.store.create(&stored).map_err(failed)?;
@@ -327,7 +327,7 @@ impl<S: WriteStore> PackageWriter<S> {
     }
 
     fn add(&self, path: &[u8], attributes: &Attributes, kind: EntryKind) -> Result<()> {
-        check_path(path).map_err(|what| Error::entry(MANIFEST_NAME, path, what))?;
+        check_entry(path, attributes.modified, None)?;
         let modified = attributes.modified.map(since_epoch).unwrap_or_default();
         let entry = Entry::new(path.to_vec(), modified, kind);
         self.entries
@@ -336,6 +336,18 @@ impl<S: WriteStore> PackageWriter<S> {
             .push(entry);
         Ok(())
     }
+}
+
+/// Refuses an entry that no package can hold, before hours go into the others: by its path, its time of modification, and
+/// where it leads if it is a symlink.
+///
+/// # Errors
+/// [`Error::Entry`].
+pub fn check_entry(path: &[u8], modified: Option<SystemTime>, target: Option<&[u8]>) -> Result<()> {
+    let checked = check_path(path)
+        .and_then(|()| modified.map(since_epoch).unwrap_or_default().check())
+        .and_then(|()| target.map_or(Ok(()), |target| check_target(path, target)));
+    checked.map_err(|what| Error::entry(MANIFEST_NAME, path, what))
 }
 
 /// Reads the `partial.json` of a package that was never completed; none where there is no such thing.

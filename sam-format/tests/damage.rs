@@ -47,7 +47,10 @@ fn every_bit_of_the_license_is_signed() {
             }
             Error::Signature { .. } => signatures += 1,
             // Fields whose bounds are checked before the signature.
-            Error::LicenseField { .. } | Error::Issuer { .. } | Error::LicenseName { .. } => other += 1,
+            Error::LicenseField { .. }
+            | Error::Issuer { .. }
+            | Error::LicenseName { .. }
+            | Error::Version { .. } => other += 1,
             error => panic!("bit {bit}: {error:?}"),
         }
         flip(&path, bit);
@@ -290,6 +293,74 @@ fn what_became_something_else_is_noticed() {
         ),
         "{error:?}"
     );
+}
+
+/// What lies on the way to the content counts as the content: it is damaged, not unreadable.
+#[test]
+fn content_behind_a_link_is_refused_as_damage() {
+    let replaced = |make: &dyn Fn(&Path)| {
+        refused(&|sample: &Sample| {
+            fs::rename(sample.path("content"), sample.path("elsewhere")).unwrap();
+            make(&sample.path("content"));
+        })
+    };
+    for error in [
+        replaced(&|path| symlink("elsewhere", path).unwrap()),
+        replaced(&|path| fs::write(path, b"").unwrap()),
+    ] {
+        assert!(
+            matches!(&error, Error::Mismatch { path, .. } if path.starts_with("content")),
+            "{error:?}"
+        );
+    }
+    // The same for what changes once the package is open.
+    let sample = Sample::new(&tree());
+    let package = sample.open().unwrap();
+    fs::rename(sample.stored("layers"), sample.path("elsewhere")).unwrap();
+    symlink("../elsewhere", sample.stored("layers")).unwrap();
+    let error = read(&package, "layers/a").unwrap_err();
+    assert!(
+        matches!(&error, Error::Mismatch { path, what } if path.ends_with("layers/a") && what.contains("symlink")),
+        "{error:?}"
+    );
+    fs::remove_file(sample.stored("layers")).unwrap();
+    fs::write(sample.stored("layers"), b"").unwrap();
+    for damage in [damaged(&package), sample.damaged_without_key()] {
+        let found: Vec<_> = damage
+            .iter()
+            .filter(
+                |found| matches!(&found.error, Error::Mismatch { what, .. } if what.contains("no directory")),
+            )
+            .collect();
+        assert_eq!(found.len(), 2, "{damage:?}");
+    }
+}
+
+/// Even an empty file has a chunk, whose tag says that it is empty.
+#[test]
+fn the_tag_of_an_empty_file_is_verified() {
+    let sample = Sample::new(&tree());
+    let package = sample.open().unwrap();
+    let file = || {
+        package
+            .open_file(package.lookup(Path::new("empty")).unwrap())
+            .unwrap()
+    };
+    assert_eq!(file().read_at(0, &mut [1; 10]).unwrap(), 0);
+    flip(&sample.stored("empty"), (HEADER_LEN as u64 + 3) * 8);
+    for offset in [0, 1] {
+        let error = file().read_at(offset, &mut [1; 10]).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::File {
+                    source: Cipher::Chunk { chunk: 0 },
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::{Signer, SigningKey};
 use sam_format::{
     Checks, ChunkLen, ContentId, ContentKey, Error, IssuerKey, IssuerPublicKey, License, LicenseConfig,
-    Licensed, Measurements, Partial, TdxTerms, Terms, parse_time,
+    Licensed, MeasurementSource, Measurements, Partial, TdxTerms, Terms, parse_time,
 };
 use serde_json::{Value, json};
 
@@ -50,7 +50,7 @@ fn checks() -> Checks {
     Checks {
         now: Some(NOW),
         machine: Some(MACHINE.to_owned()),
-        measurements: Some(measurements()),
+        measurements: MeasurementSource::Known(measurements()),
         ..Checks::default()
     }
 }
@@ -283,7 +283,10 @@ fn every_bit_of_the_document_counts() {
             Err(error) => {
                 let bounds = matches!(
                     error,
-                    Error::Document { .. } | Error::LicenseField { .. } | Error::ScryptCost { .. }
+                    Error::Document { .. }
+                        | Error::Version { .. }
+                        | Error::LicenseField { .. }
+                        | Error::ScryptCost { .. }
                 );
                 assert!(bounds, "bit {bit}: {error:?}");
             }
@@ -461,7 +464,7 @@ fn the_td_is_one_of_those_measured() {
     let (required, optional) = (license(true), license(false));
     let on = |license: &License, measurements: Option<Measurements>| {
         license.check(&Checks {
-            measurements,
+            measurements: measurements.map_or(MeasurementSource::None, MeasurementSource::Known),
             ..checks()
         })
     };
@@ -501,13 +504,112 @@ fn the_td_is_one_of_those_measured() {
     assert!(on(&plain.license, edit(&|td| td.debug = true)).is_ok());
 }
 
+/// Measurements are asked for where a license names any, and what keeps them from being had is no reason to go on.
+#[test]
+fn measurements_are_asked_for_when_they_matter() {
+    let ask = |license: &License, ask| {
+        license.check(&Checks {
+            measurements: MeasurementSource::Ask(ask),
+            ..checks()
+        })
+    };
+    let mut optional = terms();
+    optional.tdx.as_mut().unwrap().required = false;
+    let (required, optional) = (issue(&terms()).license, issue(&optional).license);
+    for license in [&required, &optional] {
+        assert!(ask(license, || Ok(Some(measurements()))).is_ok());
+        let refused = ask(license, || Err("the device takes root".into())).unwrap_err();
+        assert!(
+            matches!(refused, Error::LicenseTdxUnreadable { .. }),
+            "{refused:?}"
+        );
+        let source = std::error::Error::source(&refused).unwrap();
+        assert_eq!(source.to_string(), "the device takes root");
+    }
+    assert!(matches!(
+        ask(&required, || Ok(None)),
+        Err(Error::LicenseTdxMissing)
+    ));
+    assert!(ask(&optional, || Ok(None)).is_ok());
+    let plain = issue(&cheap("plain.license")).license;
+    assert!(ask(&plain, || panic!("nobody wants to know")).is_ok());
+}
+
+/// Whatever else another version changes, it is told by its number.
+#[test]
+fn another_version_is_told_by_its_number() {
+    let Issued { license, issuer, .. } = issue(&terms());
+    for (name, to) in [
+        ("version", json!(2)),
+        ("company", json!(["any", "number", "of", "them"])),
+        ("serial", Value::Null),
+        ("critical", json!(["seal"])),
+        ("extras", json!(1.5)),
+    ] {
+        let mut value = value(&license);
+        value["version"] = json!(2);
+        value[name] = to;
+        let refused = sign(&value, &issuer).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                Error::Version {
+                    document: "license",
+                    version: 2,
+                    known: 1
+                }
+            ),
+            "{name}: {refused:?}"
+        );
+    }
+    let mut partial: Value = serde_json::from_str(partial().as_str()).unwrap();
+    partial["version"] = json!(7);
+    partial["colour"] = json!("red");
+    let refused = Partial::parse(canonical(&partial).as_bytes()).unwrap_err();
+    assert!(
+        matches!(refused, Error::Version { version: 7, .. }),
+        "{refused:?}"
+    );
+    // That is no member of it.
+    partial["version"] = json!(1);
+    partial.as_object_mut().unwrap().remove("colour");
+    partial["critical"] = json!([]);
+    let refused = Partial::parse(canonical(&partial).as_bytes()).unwrap_err();
+    assert!(refused.to_string().contains("critical"), "{refused}");
+}
+
+fn partial() -> Partial {
+    let (key, id) = (ContentKey::generate().unwrap(), ContentId::generate().unwrap());
+    Partial::new(KEY, &key, id, ChunkLen::MIN, 14).unwrap()
+}
+
+/// `critical` may name any member of FORMAT.md's table.
+#[test]
+fn every_member_may_be_critical() {
+    let Issued { license, issuer, .. } = issue(&terms());
+    let spec = include_str!("../FORMAT.md");
+    let table = spec.split("## 6. Licenses").nth(1).unwrap();
+    let table = table.split("- scrypt gives").next().unwrap();
+    let names: Vec<_> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    assert_eq!(names.len(), 18, "{names:?}");
+    assert!(names.contains(&"version") && names.contains(&"critical"));
+    let mut value = value(&license);
+    value["critical"] = json!(names);
+    assert!(sign(&value, &issuer).is_ok());
+    value["critical"] = json!(["mrtd"]);
+    assert!(sign(&value, &issuer).is_err());
+}
+
 #[test]
 fn checks_come_in_order() {
     let Issued { license, .. } = issue(&terms());
     let mut checks = Checks {
         now: Some(0),
         machine: Some("another-machine".to_owned()),
-        measurements: None,
+        measurements: MeasurementSource::None,
         issuers: vec![IssuerKey::generate().unwrap().public()],
         min_serial: Some(8),
         scrypt_memory: 0,
@@ -542,7 +644,7 @@ fn checks_come_in_order() {
         license.unlock(b"bad key", &checks),
         Err(Error::LicenseTdxMissing)
     ));
-    checks.measurements = Some(measurements());
+    checks.measurements = MeasurementSource::Known(measurements());
     let refused = license.unlock(b"bad key", &checks);
     assert!(matches!(
         refused,
@@ -979,7 +1081,10 @@ fn an_interrupted_packing_leaves_no_license() {
         ("format", json!("sam-license")),
         ("chunk_length", json!(5)),
     ] {
-        assert!(matches!(with(name, to), Err(Error::Document { .. })));
+        assert!(matches!(
+            with(name, to),
+            Err(Error::Document { .. } | Error::Version { .. })
+        ));
     }
     for name in parsed.as_object().unwrap().keys() {
         let mut value = parsed.clone();

@@ -65,7 +65,10 @@ fn manifest(entries: Vec<Entry>) -> Result<Manifest, Error> {
 fn refused(text: &str) -> String {
     let error = Manifest::parse(text.as_bytes()).expect_err(text);
     assert!(
-        matches!(error, Error::Document { .. } | Error::Entry { .. }),
+        matches!(
+            error,
+            Error::Document { .. } | Error::Entry { .. } | Error::Version { .. }
+        ),
         "{error:?}"
     );
     error.to_string()
@@ -138,8 +141,71 @@ fn what_is_unknown_is_kept_unless_critical() {
         let error = refused(&critical(&format!("[\"digest\",\"{name}\"]")));
         assert!(error.contains("critical") && error.contains(name), "{error}");
     }
+    // All of the tables of FORMAT.md, and nothing else.
+    let spec = include_str!("../FORMAT.md")
+        .split("## 5. manifest.json")
+        .nth(1)
+        .unwrap();
+    let tables = spec.split("`modified` counts").next().unwrap();
+    let rows = tables.lines().filter(|line| line.starts_with("| `"));
+    let names: Vec<_> = rows
+        .flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2))
+        .map(|name| format!("{name:?}"))
+        .collect();
+    assert_eq!(names.len(), 17, "{names:?}");
+    assert!(names.contains(&"\"version\"".to_owned()));
+    assert!(Manifest::parse(critical(&format!("[{}]", names.join(","))).as_bytes()).is_ok());
     refused(&critical("\"digest\""));
     refused(&critical("[1]"));
+}
+
+/// A document must not take many times its length of memory.
+#[test]
+fn few_unknown_members_are_kept() {
+    let unknown = |count: usize| {
+        (0..count)
+            .map(|n| format!("\"zeta{n}\":{n},"))
+            .collect::<String>()
+    };
+    let with_unknown = |count: usize| {
+        let text = with(&[ROOT]);
+        let (head, tail) = text.split_at(text.len() - 1);
+        format!("{head},{}{tail}", unknown(count).trim_end_matches(','))
+    };
+    let in_entry =
+        |count: usize| with(&[&ROOT.replace('}', &format!(",{}}}", unknown(count).trim_end_matches(',')))]);
+    for make in [&with_unknown as &dyn Fn(usize) -> String, &in_entry] {
+        let text = make(8);
+        assert_eq!(Manifest::parse(text.as_bytes()).unwrap().to_json(), text);
+        let error = refused(&make(9));
+        assert!(error.contains("more than 8 members"), "{error}");
+    }
+}
+
+/// Whatever else another version changes, it is told by its number.
+#[test]
+fn another_version_is_told_by_its_number() {
+    let good = with(&[ROOT, DIR, FILE, LINK]).replace("\"version\":1", "\"version\":2");
+    for (from, to) in [
+        ("\"version\"", "\"version\""),
+        ("\"dir\"", "\"volume\""),
+        ("65536", "[65536]"),
+        ("\"entries\"", "\"critical\":[\"zeta\"],\"entries\""),
+        ("\"path\":\"\"", "\"path\":1.5"),
+    ] {
+        let error = Manifest::parse(good.replace(from, to).as_bytes()).expect_err(to);
+        assert!(
+            matches!(
+                error,
+                Error::Version {
+                    document: "manifest.json",
+                    version: 2,
+                    known: 1
+                }
+            ),
+            "{to}: {error:?}"
+        );
+    }
 }
 
 /// Each edit of a good manifest, and a word of the error.

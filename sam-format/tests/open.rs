@@ -153,10 +153,19 @@ fn licenses_are_written_whole_and_replaced_only_if_told() {
         license.terms().serial
     };
     assert_eq!(serial(), 1);
-    // What an interrupted run left is no obstacle.
-    fs::write(package.dir.path().join("licenses/.new"), "half").unwrap();
+    // Nothing that lies there is an obstacle, nor are other runs, and none leaves anything.
+    fs::create_dir(package.dir.path().join("licenses/.new")).unwrap();
+    let serials: Vec<_> = (2..10).collect();
+    std::thread::scope(|scope| {
+        for serial in &serials {
+            let (package, license) = (&package, package.license("LD_Demo_0001", *serial));
+            scope.spawn(move || write_license(&package.store, &license, true).unwrap());
+        }
+    });
+    assert!(serials.contains(&serial()));
     write_license(&package.store, &renewed, true).unwrap();
     assert_eq!(serial(), 2);
+    fs::remove_dir(package.dir.path().join("licenses/.new")).unwrap();
     let left = fs::read_dir(package.dir.path().join("licenses")).unwrap();
     assert_eq!(left.count(), 1);
     let left = fs::read_dir(package.dir.path()).unwrap();

@@ -4,16 +4,16 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use chunk_cipher::kdf::DEFAULT_SCRYPT_MEMORY;
-use chunk_cipher::store::{LocalStore, Source, WriteStore};
+use chunk_cipher::store::{Attributes, LocalStore, Source, WriteStore};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
-use sam_format::{ChunkLen, Error, FileId, Header, PARTIAL_NAME, PackageWriter, Result};
+use sam_format::{ChunkLen, Error, FileId, Header, PARTIAL_NAME, PackageWriter, Result, check_entry};
 
 #[path = "common/sample.rs"]
 mod sample;
@@ -342,6 +342,71 @@ fn resuming_keeps_only_what_is_right() {
         assert_ne!(file_id(&fs::read(sample.stored("b")).unwrap()), before);
         assert!(read(&sample.open().unwrap(), "b").unwrap() == content);
     }
+}
+
+/// Somebody copied one stored file over another of the same content: no two files may have one file ID.
+#[test]
+fn a_copied_file_id_is_not_kept() {
+    let tree = vec![file("a", bytes(1, 10_000)), file("b", bytes(1, 10_000))];
+    let sample = Sample::interrupted(&tree);
+    fs::copy(sample.stored("a"), sample.stored("b")).unwrap();
+    assert_eq!(resume(&sample, &tree), 1);
+    let after = stored(&sample.path(""));
+    assert_ne!(
+        file_id(&after[&sample.stored("a")]),
+        file_id(&after[&sample.stored("b")])
+    );
+    let package = sample.open().unwrap();
+    assert!(sample::damaged(&package).is_empty());
+    assert!(read(&package, "b").unwrap() == bytes(1, 10_000));
+}
+
+/// While it is made a package is for its owner alone; then everybody may read it, as all of it is sealed or signed.
+#[test]
+fn a_finished_package_is_public() {
+    let sample = Sample::new(&sample::tree());
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    for dir in ["", "licenses", "content", "content/layers"] {
+        assert_eq!(mode(&sample.path(dir)), 0o755, "{dir:?}");
+    }
+    for file in ["manifest.json", "content/config.json", "content/layers/a"] {
+        assert_eq!(mode(&sample.path(file)), 0o644, "{file:?}");
+    }
+}
+
+/// What no package can hold is refused before anything is sealed for it.
+#[test]
+fn entries_out_of_bounds_are_refused_at_once() {
+    let limit = Duration::from_secs((1 << 53) - 1);
+    let (last, beyond) = (UNIX_EPOCH + limit, UNIX_EPOCH + limit + Duration::from_secs(1));
+    let link = Some(&b"../f"[..]);
+    assert!(check_entry(b"d/l", Some(last), link).is_ok());
+    assert!(check_entry(b"", None, None).is_ok());
+    for (path, modified, target) in [
+        (&b"d/l"[..], Some(beyond), None),
+        (b"d/l", Some(UNIX_EPOCH - limit - Duration::from_secs(1)), None),
+        (b"l", None, link),
+        (b"d//l", None, None),
+    ] {
+        let error = check_entry(path, modified, target).unwrap_err();
+        assert!(matches!(error, Error::Entry { .. }), "{error:?}");
+    }
+    let sample = Sample::empty();
+    let writer =
+        PackageWriter::create(sample.store.clone(), KEY, ChunkLen::MIN, LOG_N, ENGINE.clone()).unwrap();
+    let attributes = Attributes {
+        modified: Some(beyond),
+        ..attributes()
+    };
+    let source = Source {
+        content: &Memory(bytes(1, 5000)),
+        len: 5000,
+        attributes: &attributes,
+        unchanged: &|| true,
+    };
+    let error = writer.write_file(b"f", &source, &()).unwrap_err();
+    assert!(matches!(error, Error::Entry { .. }), "{error:?}");
+    assert!(stored(&sample.path("")).is_empty());
 }
 
 /// Goes on with a package of files only. Returns how many of them were kept.

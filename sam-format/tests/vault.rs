@@ -137,7 +137,10 @@ fn every_bit_counts() {
         text[bit / 8] ^= 1 << (bit % 8);
         let refused = VaultManifest::open(&text, &[], None).expect_err("a changed bit");
         assert!(
-            matches!(refused, Error::Document { .. } | Error::Signature { .. }),
+            matches!(
+                refused,
+                Error::Document { .. } | Error::Version { .. } | Error::Signature { .. }
+            ),
             "bit {bit}: {refused:?}"
         );
         text[bit / 8] ^= 1 << (bit % 8);
@@ -157,7 +160,10 @@ fn documents_out_of_bounds_are_refused() {
     let refused = |value: &Value, word: &str| {
         let error = VaultManifest::open(&signed(value, &issuer), &[], None).expect_err(word);
         assert!(
-            matches!(error, Error::Document { .. } | Error::Entry { .. }),
+            matches!(
+                error,
+                Error::Document { .. } | Error::Entry { .. } | Error::Version { .. }
+            ),
             "{error:?}"
         );
         assert!(error.to_string().contains(word), "{word}: {error}");
@@ -199,6 +205,10 @@ fn documents_out_of_bounds_are_refused() {
         parent[name] = to;
         refused(&value, word);
     }
+    let mut newer = good.clone();
+    newer["version"] = json!(2);
+    newer["entries"][0]["kind"] = json!("volume");
+    refused(&newer, "version 2");
     for name in ["format", "version", "serial", "issuer_key", "entries"] {
         let mut value = good.clone();
         value.as_object_mut().unwrap().remove(name);

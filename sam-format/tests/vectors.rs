@@ -7,8 +7,8 @@ use std::path::Path;
 use chunk_cipher::store::LocalStore;
 use sam_format::open::read_license;
 use sam_format::{
-    Checks, ContentKey, EntryKind, Error, License, LicenseChoice, Locked, Measurements, TdxTerms, Terms,
-    parse_time,
+    Checks, ContentKey, EntryKind, Error, License, LicenseChoice, Locked, MeasurementSource, Measurements,
+    TdxTerms, Terms, parse_time,
 };
 
 const KEY: &[u8] = b"0Bn4Q1wwY9fN3P";
@@ -28,7 +28,7 @@ fn checks() -> Checks {
     Checks {
         now: parse_time("2027-01-01T00:00:00Z").ok(),
         machine: Some("i-bp67acfmxazb4p".to_owned()),
-        measurements: Some(Measurements {
+        measurements: MeasurementSource::Known(Measurements {
             mrtd: [0x22; 48],
             rtmr,
             debug: false,

@@ -33,6 +33,7 @@ pub(crate) fn modelseal() -> Command {
         "ISSUER",
         "ISSUER_KEY",
         "MIN_SERIAL",
+        "LICENSE",
         "MACHINE",
         "MANIFEST",
     ] {

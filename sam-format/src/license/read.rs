@@ -2,6 +2,7 @@
 
 use super::{License, SERIAL_MAX, TdxTerms, Terms};
 use crate::canonical::Reader;
+use crate::document::Document;
 use crate::error::Result;
 use crate::issuer::read_issuer_key;
 use crate::machine::Measurement;
@@ -9,12 +10,15 @@ use crate::manifest::ContentId;
 use crate::time::parse_utc;
 use crate::wrap;
 
-/// What the document is called in errors.
-pub(super) const DOCUMENT: &str = "license";
-/// Value of the member `format`.
-pub(super) const FORMAT: &str = "sam-license";
-/// Value of the member `version`.
-pub(super) const VERSION: u64 = 1;
+pub(super) const DOCUMENT: Document = Document {
+    name: "license",
+    format: "sam-license",
+    version: 1,
+    known: &KNOWN,
+    max_len: License::MAX_LEN,
+    // It is short.
+    kept_max: usize::MAX,
+};
 
 /// All members of the document.
 const KNOWN: [&str; 18] = [
@@ -39,21 +43,12 @@ const KNOWN: [&str; 18] = [
 ];
 
 pub(super) fn license(content: &[u8]) -> Result<License> {
-    let mut reader = Reader::new(DOCUMENT, content, License::MAX_LEN)?;
     let mut terms = Terms::new("");
-    let (mut format, mut version, mut license_id, mut serial) = (None, None, None, None);
+    let (mut license_id, mut serial) = (None, None);
     let (mut content_id, mut manifest_digest, mut issuer) = (None, None, None);
     let (mut scrypt, mut kek_commitment, mut wrapped_key, mut signature) = (None, None, None, None);
-    let mut kept = Vec::new();
-    reader.object(|reader, name| {
+    let (text, kept) = DOCUMENT.read(content, |reader, name| {
         match name {
-            "format" => format = Some(reader.literal(FORMAT)?),
-            "version" => version = Some(reader.version(VERSION)?),
-            "critical" => {
-                let start = reader.here();
-                reader.critical(&KNOWN)?;
-                kept.push(reader.member_from(name, start));
-            }
             "license_id" => license_id = Some(reader.string()?.into_owned()),
             "serial" => serial = Some(reader.unsigned(SERIAL_MAX)?),
             "company" => terms.company = Some(reader.string()?.into_owned()),
@@ -69,21 +64,18 @@ pub(super) fn license(content: &[u8]) -> Result<License> {
             "kek_commitment" => kek_commitment = Some(reader.hex()?),
             "wrapped_key" => wrapped_key = Some(reader.base64_array()?),
             "signature" => signature = Some(reader.base64_array()?),
-            _ => kept.push(reader.member(name)?),
+            _ => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     })?;
-    let text = reader.end()?.to_owned();
-    let missing = |name| reader.missing(0, name);
-    format.ok_or_else(|| missing("format"))?;
-    version.ok_or_else(|| missing("version"))?;
+    let missing = |name| DOCUMENT.missing(name);
     let scrypt = scrypt.ok_or_else(|| missing("scrypt"))?;
     terms.license_id = license_id.ok_or_else(|| missing("license_id"))?;
     terms.serial = serial.ok_or_else(|| missing("serial"))?;
     terms.scrypt_log_n = scrypt.params.log_n;
     terms.check()?;
     Ok(License {
-        text,
+        text: text.to_owned(),
         terms,
         content_id: content_id.ok_or_else(|| missing("content_id"))?,
         manifest_digest: manifest_digest.ok_or_else(|| missing("manifest_sha256"))?,

@@ -1,6 +1,6 @@
 //! Writes a license.
 
-use super::read::{FORMAT, VERSION};
+use super::read::DOCUMENT;
 use super::{LABEL_AAD, LABEL_SIGNATURE, License, Licensed, TdxTerms, Terms};
 use crate::canonical::{array, object, string};
 use crate::encoding::{base64, hex};
@@ -33,8 +33,8 @@ pub(super) fn bound(
 ) -> Vec<(&'static str, String)> {
     let mut members = members(terms);
     members.extend([
-        ("format", string(FORMAT)),
-        ("version", VERSION.to_string()),
+        ("format", string(DOCUMENT.format)),
+        ("version", DOCUMENT.version.to_string()),
         ("content_id", string(&content.content_id.to_string())),
         ("manifest_sha256", string(&hex(&content.manifest_digest))),
         ("issuer_key", string(&issuer.public().to_string())),

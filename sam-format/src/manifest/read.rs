@@ -2,18 +2,23 @@
 
 use super::MANIFEST_NAME;
 use super::{ContentId, Entry, EntryKind, MODE_MAX, Manifest, Modified, NANOSECONDS_MAX};
-use crate::canonical::{MAX_INTEGER, Member, Reader};
+use crate::canonical::{MAX_INTEGER, Reader};
+use crate::document::Document;
 use crate::encoding::from_base64;
 use crate::error::Result;
 use crate::header::{ChunkLen, FileId};
 
-/// Value of the member `format`.
-pub(super) const FORMAT: &str = "sam-manifest";
-/// Value of the member `version`.
-pub(super) const VERSION: u64 = 1;
-
 /// Members of an object that are kept though this version does not know them.
 const KEPT_MAX: usize = 8;
+
+pub(super) const DOCUMENT: Document = Document {
+    name: MANIFEST_NAME,
+    format: "sam-manifest",
+    version: 1,
+    known: &KNOWN,
+    max_len: Manifest::MAX_LEN,
+    kept_max: KEPT_MAX,
+};
 
 /// All members, of the document and of its entries.
 const KNOWN: [&str; 17] = [
@@ -38,31 +43,18 @@ const KNOWN: [&str; 17] = [
 
 /// All but what concerns more than one entry, and the bounds of a path.
 pub(super) fn manifest(content: &[u8]) -> Result<Manifest> {
-    let mut reader = Reader::new(MANIFEST_NAME, content, Manifest::MAX_LEN)?;
     let (mut content_id, mut commitment, mut chunk_len, mut entries) = (None, None, None, None);
-    let (mut format, mut version) = (None, None);
-    let mut kept = Vec::new();
-    reader.object(|reader, name| {
+    let (_, kept) = DOCUMENT.read(content, |reader, name| {
         match name {
-            "format" => format = Some(reader.literal(FORMAT)?),
-            "version" => version = Some(reader.version(VERSION)?),
             "content_id" => content_id = Some(ContentId(reader.hex()?)),
             "content_key_commitment" => commitment = Some(reader.hex()?),
             "chunk_length" => chunk_len = Some(chunk_length(reader)?),
-            "entries" => entries = Some(all_entries(reader)?),
-            "critical" => {
-                let start = reader.here();
-                reader.critical(&KNOWN)?;
-                kept.push(reader.member_from(name, start));
-            }
-            _ => keep(&mut kept, reader, name)?,
+            "entries" => entries = Some(reader.entries(entry)?),
+            _ => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     })?;
-    reader.end()?;
-    let missing = |name| reader.missing(0, name);
-    format.ok_or_else(|| missing("format"))?;
-    version.ok_or_else(|| missing("version"))?;
+    let missing = |name| DOCUMENT.missing(name);
     Ok(Manifest {
         content_id: content_id.ok_or_else(|| missing("content_id"))?,
         content_key_commitment: commitment.ok_or_else(|| missing("content_key_commitment"))?,
@@ -70,18 +62,6 @@ pub(super) fn manifest(content: &[u8]) -> Result<Manifest> {
         entries: entries.ok_or_else(|| missing("entries"))?,
         kept,
     })
-}
-
-/// Keeps a member that this version does not know: a few, so that a document cannot take many times its length of memory.
-fn keep(kept: &mut Vec<Member>, reader: &mut Reader<'_>, name: &str) -> Result<()> {
-    if kept.len() == KEPT_MAX {
-        return Err(reader.error_at(
-            reader.here(),
-            format!("more than {KEPT_MAX} members that are not known"),
-        ));
-    }
-    kept.push(reader.member(name)?);
-    Ok(())
 }
 
 pub(crate) fn chunk_length(reader: &mut Reader<'_>) -> Result<ChunkLen> {
@@ -94,15 +74,6 @@ pub(crate) fn chunk_length(reader: &mut Reader<'_>) -> Result<ChunkLen> {
             "a chunk length must be a power of two from 4096 to 16777216",
         )
     })
-}
-
-fn all_entries(reader: &mut Reader<'_>) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    reader.array(|reader| {
-        entries.push(entry(reader)?);
-        Ok(())
-    })?;
-    Ok(entries)
 }
 
 /// Members of an entry as they come, whatever its kind.
@@ -132,18 +103,12 @@ fn entry(reader: &mut Reader<'_>) -> Result<Entry> {
             "modified" => members.modified = Some(modified(reader)?),
             "path" | "path_base64" => bytes(reader, name == "path_base64", &mut members.path)?,
             "target" | "target_base64" => bytes(reader, name == "target_base64", &mut members.target)?,
-            _ => keep(&mut kept, reader, name)?,
+            _ => reader.keep(&mut kept, name, KEPT_MAX)?,
         }
         Ok(())
     })?;
     let missing = |name| reader.missing(start, name);
-    let other = |there: bool| {
-        if there {
-            Err(reader.error_at(start, "an entry with a member of another kind of entry"))
-        } else {
-            Ok(())
-        }
-    };
+    let other = |there| reader.refuse_other(start, there);
     let Members {
         digest,
         file_id,
@@ -174,11 +139,7 @@ fn entry(reader: &mut Reader<'_>) -> Result<Entry> {
                 target: target.ok_or_else(|| missing("target"))?,
             }
         }
-        Some(kind) => {
-            let what = format!("{kind:?} is no known kind of entry; a newer version may know it");
-            return Err(reader.error_at(start, what));
-        }
-        None => return Err(missing("kind")),
+        kind => return Err(reader.no_kind(start, kind)),
     };
     Ok(Entry {
         path: members.path.ok_or_else(|| missing("path"))?,

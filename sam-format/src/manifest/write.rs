@@ -1,14 +1,14 @@
 //! Writes `manifest.json`.
 
-use super::read::{FORMAT, VERSION};
+use super::read::DOCUMENT;
 use super::{Entry, EntryKind, Manifest};
 use crate::canonical::{self, Member, array, string};
 use crate::encoding::{base64, hex};
 
 pub(super) fn manifest(manifest: &Manifest) -> String {
     let mut members = vec![
-        ("format", string(FORMAT)),
-        ("version", VERSION.to_string()),
+        ("format", string(DOCUMENT.format)),
+        ("version", DOCUMENT.version.to_string()),
         ("content_id", string(&manifest.content_id.to_string())),
         (
             "content_key_commitment",

@@ -2,11 +2,21 @@
 
 use std::ops::Range;
 
-use super::{DOCUMENT, FORMAT, StoredContent, StoredEntry, StoredKind, VERSION, VaultManifest};
+use super::{StoredContent, StoredEntry, StoredKind, VaultManifest};
 use crate::canonical::{MAX_INTEGER, Reader};
+use crate::document::Document;
 use crate::error::Result;
 use crate::issuer::{SIGNATURE_LEN, read_issuer_key};
 use crate::manifest::read_bytes;
+
+pub(super) const DOCUMENT: Document = Document {
+    name: "vault manifest",
+    format: "modelseal-vault-manifest",
+    version: 1,
+    known: &KNOWN,
+    max_len: VaultManifest::MAX_LEN,
+    kept_max: 0,
+};
 
 /// All members, of the document and of its entries.
 const KNOWN: [&str; 14] = [
@@ -28,41 +38,24 @@ const KNOWN: [&str; 14] = [
 
 /// The manifest, the document, and its signature. Neither that nor the entries together are checked.
 pub(super) fn manifest(content: &[u8]) -> Result<(VaultManifest, &str, [u8; SIGNATURE_LEN])> {
-    let mut reader = Reader::new(DOCUMENT, content, VaultManifest::MAX_LEN)?;
-    let (mut format, mut version, mut serial) = (None, None, None);
-    let (mut issuer, mut entries, mut signature) = (None, None, None);
-    reader.object(|reader, name| {
+    let (mut serial, mut issuer, mut entries, mut signature) = (None, None, None, None);
+    let (text, _) = DOCUMENT.read(content, |reader, name| {
         match name {
-            "format" => format = Some(reader.literal(FORMAT)?),
-            "version" => version = Some(reader.version(VERSION)?),
-            "critical" => reader.critical(&KNOWN)?,
             "serial" => serial = Some(reader.unsigned(MAX_INTEGER)?),
             "issuer_key" => issuer = Some(read_issuer_key(reader)?),
             "signature" => signature = Some(reader.base64_array()?),
-            "entries" => entries = Some(all_entries(reader)?),
+            "entries" => entries = Some(reader.entries(entry)?),
             _ => drop(reader.any()?),
         }
-        Ok(())
+        Ok(true)
     })?;
-    let text = reader.end()?;
-    let missing = |name| reader.missing(0, name);
-    format.ok_or_else(|| missing("format"))?;
-    version.ok_or_else(|| missing("version"))?;
+    let missing = |name| DOCUMENT.missing(name);
     let manifest = VaultManifest {
         serial: serial.ok_or_else(|| missing("serial"))?,
         issuer: issuer.ok_or_else(|| missing("issuer_key"))?,
         entries: entries.ok_or_else(|| missing("entries"))?,
     };
     Ok((manifest, text, signature.ok_or_else(|| missing("signature"))?))
-}
-
-fn all_entries(reader: &mut Reader<'_>) -> Result<Vec<StoredEntry>> {
-    let mut entries = Vec::new();
-    reader.array(|reader| {
-        entries.push(entry(reader)?);
-        Ok(())
-    })?;
-    Ok(entries)
 }
 
 fn entry(reader: &mut Reader<'_>) -> Result<StoredEntry> {
@@ -82,13 +75,7 @@ fn entry(reader: &mut Reader<'_>) -> Result<StoredEntry> {
         Ok(())
     })?;
     let missing = |name| reader.missing(start, name);
-    let other = |there: bool| {
-        if there {
-            Err(reader.error_at(start, "an entry with a member of another kind of entry"))
-        } else {
-            Ok(())
-        }
-    };
+    let other = |there| reader.refuse_other(start, there);
     let kind = match kind.as_deref() {
         Some("dir") => {
             other(length.is_some() || digest.is_some() || file_id.is_some() || holes.is_some())?;
@@ -112,11 +99,7 @@ fn entry(reader: &mut Reader<'_>) -> Result<StoredEntry> {
                 content: file_id.map(content),
             }
         }
-        Some(kind) => {
-            let what = format!("{kind:?} is no known kind of entry; a newer version may know it");
-            return Err(reader.error_at(start, what));
-        }
-        None => return Err(missing("kind")),
+        kind => return Err(reader.no_kind(start, kind)),
     };
     Ok(StoredEntry {
         path: path.ok_or_else(|| missing("path"))?,

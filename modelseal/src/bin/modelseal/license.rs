@@ -92,7 +92,7 @@ pub(crate) fn show(command: &Show, global: &Global) -> Result<Exit, Failure> {
 
 pub(crate) fn verify(command: &CheckLicense, global: &Global, console: &Console) -> Result<Exit, Failure> {
     let license = check_license(&command.location, &command.trust.options(global)?)?;
-    if let Some(warning) = command.trust.warning() {
+    if let Some(warning) = command.trust.keyless_warning() {
         console.note(warning);
     }
     print(&license, global)

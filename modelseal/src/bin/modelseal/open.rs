@@ -75,9 +75,17 @@ pub(crate) fn verify(command: &Verify, global: &Global, console: &Console) -> Re
     } else {
         let options = command.trust.options(global)?;
         console.catch_signals();
-        Model::verify_without_key(location, &command.path, &options, console, &|damage| {
+        let verified = Model::verify_without_key(location, &command.path, &options, console, &|damage| {
             report.add(damage);
-        })
+        });
+        let warning = match command.trust.manifest {
+            Some(_) => command.trust.manifest_warning(),
+            None => command.trust.keyless_warning(),
+        };
+        if let (Ok(_), Some(warning)) = (&verified, warning) {
+            console.note(warning);
+        }
+        verified
     };
     if let Ok(verified) = &verified
         && command.trust.manifest.is_none()

@@ -57,7 +57,7 @@ pub(crate) struct Sealed {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Trust {
     /// The license that a Sam package is opened with: the ID of one in it, or a file
-    #[arg(long, value_name = "ID|FILE")]
+    #[arg(long, value_name = "ID|FILE", env = "MODELSEAL_LICENSE")]
     license: Option<LicenseRef>,
     /// Only take what this issuer signed: its public key, or a file with it in PEM; may be given more than once
     #[arg(long, value_name = "PUBKEY", env = "MODELSEAL_ISSUER", value_delimiter = ',')]
@@ -95,6 +95,15 @@ impl Trust {
                 Some("warning: without --min-serial, an older vault with its manifest is taken as well")
             }
             (false, Some(_)) => None,
+        }
+    }
+
+    /// What a check without the key leaves open where it is not given: without the key not even who knows it is told.
+    pub(crate) fn keyless_warning(&self) -> Option<&'static str> {
+        if self.issuer.is_empty() {
+            Some("warning: without --issuer, anybody can have issued the license and made the content")
+        } else {
+            self.warning()
         }
     }
 
