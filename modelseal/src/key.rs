@@ -21,7 +21,6 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::str::FromStr;
 
 use base64::Engine as _;
@@ -32,6 +31,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 
+mod command;
 mod sources;
 
 pub use sources::{EvidenceKind, KeySources};
@@ -335,6 +335,16 @@ impl KeyRef {
         }
     }
 
+    /// The environment variable that this names, if it does: one that other programs need not see.
+    #[must_use]
+    pub fn variable(&self) -> Option<&str> {
+        match self {
+            Self::Env(name) => Some(name),
+            Self::Hex(inner) | Self::Base64(inner) | Self::MasterKey(inner) => inner.variable(),
+            _ => None,
+        }
+    }
+
     fn not_empty(&self, bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>> {
         if bytes.is_empty() {
             Err(self.error("leads to an empty key"))
@@ -357,7 +367,7 @@ impl KeyRef {
                 let value = Zeroizing::new(value.into_vec());
                 self.first_line(value.as_slice())
             }
-            Self::Cmd(command) => self.run(command),
+            Self::Cmd(command) => self.run(command, sources),
             Self::Prompt => {
                 let terminal = File::options().read(true).write(true).open("/dev/tty");
                 let terminal = terminal.map_err(|source| self.io("needs a terminal to ask on", source))?;
@@ -369,35 +379,16 @@ impl KeyRef {
         }
     }
 
-    fn run(&self, command: &str) -> Result<Zeroizing<Vec<u8>>> {
-        let spawned = Command::new("sh")
-            .arg("-c")
-            .arg(command)
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut child = spawned.map_err(|source| self.io("cannot be run", source))?;
-        let line = match child.stdout.take() {
-            Some(stdout) => self.first_line(stdout),
-            None => Err(self.error("prints nothing")),
-        };
-        let status = child.wait().map_err(|source| self.io("cannot be run", source))?;
-        // Too much of a line closes the pipe, which fails the command in turn.
-        let line = line?;
-        if !status.success() {
-            return Err(self.error(&format!("failed: {status}")));
-        }
-        Ok(line)
-    }
-
     /// Reads the first line without its newline, into memory that is wiped and never moved.
     ///
     /// The rest is read for nothing, up to a limit: a program that still prints must not be stopped by a closed pipe.
     fn first_line(&self, mut source: impl Read) -> Result<Zeroizing<Vec<u8>>> {
-        let mut text = Zeroizing::new(vec![0; TEXT_MAX]);
+        // One more byte than may be, which shows that it is too long.
+        let mut text = Zeroizing::new(vec![0; TEXT_MAX + 1]);
         let mut len = 0;
         loop {
             match source.read(&mut text[len..]) {
-                Ok(0) if len == TEXT_MAX => {
+                Ok(0) if len > TEXT_MAX => {
                     return Err(self.error("leads to more than 64 KiB, which is no key"));
                 }
                 Ok(0) => break,

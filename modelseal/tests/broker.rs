@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -96,6 +96,11 @@ fn a_newline_at_the_end_makes_no_difference() {
 
 /// What stands in for the guest's own service: answers each request with this.
 fn guest(answer: &'static [u8]) -> String {
+    guest_for("GET /cdh/resource/default/model/key", answer)
+}
+
+/// The same for another request.
+fn guest_for(line: &'static str, answer: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
@@ -108,7 +113,8 @@ fn guest(answer: &'static [u8]) -> String {
                 assert!(len > 0);
                 request.extend_from_slice(&part[..len]);
             }
-            assert!(request.starts_with(b"GET /cdh/resource/default/model/key HTTP/1.1\r\n"));
+            let begin = format!("{line} HTTP/1.1\r\n");
+            assert!(request.starts_with(begin.as_bytes()));
             stream.write_all(answer).unwrap();
         }
     });
@@ -278,16 +284,7 @@ fn a_key_is_shown_only_when_asked_for() {
 #[test]
 fn a_terminal_never_shows_a_key() {
     let (place, broker) = (sealed(), broker());
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap();
-    let slave = fs::File::options()
-        .read(true)
-        .write(true)
-        .open(name.to_str().unwrap())
-        .unwrap();
-    let args = [
+    let get = [
         "key",
         "get",
         "--raw",
@@ -297,19 +294,194 @@ fn a_terminal_never_shows_a_key() {
         "--evidence",
         "sample",
     ];
-    let mut command = place.command(args);
-    let output = command
-        .stdout(Stdio::from(slave))
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-        .wait_with_output()
-        .unwrap();
-    drop(command);
-    Run::from(output).fails(2, &["terminal", "-o"]);
-    let mut seen = Vec::new();
-    let _ = fs::File::from(master).read_to_end(&mut seen);
-    assert_eq!(seen, b"");
+    for args in [
+        &get[..],
+        &["key", "generate"],
+        &["key", "export", "--key", "file:pw", "vault"],
+    ] {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let slave = fs::File::options()
+            .read(true)
+            .write(true)
+            .open(name.to_str().unwrap())
+            .unwrap();
+        let mut command = place.command(args);
+        let output = command
+            .stdout(Stdio::from(slave))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+            .wait_with_output()
+            .unwrap();
+        drop(command);
+        Run::from(output).fails(2, &["terminal", "-o"]);
+        let mut seen = Vec::new();
+        let _ = fs::File::from(master).read_to_end(&mut seen);
+        assert_eq!(seen, b"", "{args:?}");
+    }
+}
+
+/// What a client says to the broker, by way of this URL.
+fn overheard(broker: &DevKbs) -> (String, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let (into, address) = (Arc::clone(&heard), broker.url().replace("http://", ""));
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            let mut broker = TcpStream::connect(&address).unwrap();
+            let (mut back, mut answers) = (client.try_clone().unwrap(), broker.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut answers, &mut back));
+            let mut part = [0; 4096];
+            while let Ok(len @ 1..) = client.read(&mut part) {
+                into.lock().unwrap().extend_from_slice(&part[..len]);
+                broker.write_all(&part[..len]).unwrap();
+            }
+            let _ = broker.shutdown(Shutdown::Write);
+        }
+    });
+    (url, heard)
+}
+
+const INFO: &str = r#"{"instance_id":"i-1"}"#;
+
+#[test]
+fn options_reach_the_broker() {
+    let place = Place::new();
+    fs::write(place.path("init.toml"), "algorithm = \"sha384\"\n").unwrap();
+    fs::write(place.path("info.json"), format!("{INFO}\n")).unwrap();
+    let options = [
+        ("--kbs-protocol", "MODELSEAL_KBS_PROTOCOL", "0.4.0"),
+        ("--tee-key", "MODELSEAL_TEE_KEY", "rsa-oaep-256"),
+        ("--event-log", "MODELSEAL_EVENT_LOG", "fail"),
+        ("--init-data", "MODELSEAL_INIT_DATA", "init.toml"),
+        ("--instance-info", "MODELSEAL_INSTANCE_INFO", "info.json"),
+    ];
+    for by_environment in [false, true] {
+        let broker = broker();
+        let (url, heard) = overheard(&broker);
+        let mut command = place.command(["key", "get", REFERENCE, "--evidence", "sample", "--kbs-url", &url]);
+        for (option, variable, value) in options {
+            if by_environment {
+                command.env(variable, value);
+            } else {
+                command.args([option, value]);
+            }
+        }
+        Run::of(&mut command).ends(0);
+        let heard = String::from_utf8_lossy(&heard.lock().unwrap()).into_owned();
+        for part in [
+            r#""alg":"RSA-OAEP-256""#,
+            r#""body":"algorithm = \"sha384\"\n""#,
+            &format!("aainstanceinfo: {INFO}\r\n"),
+        ] {
+            assert!(heard.contains(part), "no {part} in {heard}");
+        }
+    }
+    let broker = broker();
+    for (option, value, code, words) in [
+        ("--kbs-protocol", "0.1.0", 3, "speaks version 0.4.0"),
+        ("--kbs-protocol", "0.3.0", 2, "0.4.0"),
+        ("--tee-key", "rsa1_5", 2, "p256"),
+        ("--event-log", "ignore", 2, "leave-out"),
+        ("--init-data", "none.toml", 3, "none.toml"),
+        ("--instance-info", "none.json", 3, "none.json"),
+    ] {
+        run(&place, &broker, &["key", "get", REFERENCE, option, value]).fails(code, &[words]);
+    }
+}
+
+#[test]
+fn a_library_reads_the_same_variables() {
+    let broker = broker();
+    let (url, heard) = overheard(&broker);
+    let place = Place::new();
+    fs::write(place.path("info.json"), INFO).unwrap();
+    let fetched = |variables: &[(&str, &str)]| {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child
+            .args(["--exact", "fetches_as_the_environment_says", "--ignored"])
+            .current_dir(place.path(""))
+            .env("TRUSTEE_URL", &url)
+            .envs(variables.iter().copied());
+        child.output().unwrap().status.success()
+    };
+    assert!(fetched(&[
+        ("MODELSEAL_EVIDENCE", "sample"),
+        ("MODELSEAL_TEE_KEY", "rsa-oaep-256"),
+        ("MODELSEAL_KBS_PROTOCOL", ""),
+        ("MODELSEAL_KEY_TIMEOUT", "600"),
+        ("MODELSEAL_INSTANCE_INFO", "info.json"),
+    ]));
+    let heard = String::from_utf8_lossy(&heard.lock().unwrap()).into_owned();
+    assert!(heard.contains("RSA-OAEP-256") && heard.contains(INFO), "{heard}");
+    for (variable, bad) in [
+        ("MODELSEAL_TEE_KEY", "rsa"),
+        ("MODELSEAL_KBS_PROTOCOL", "0.3.0"),
+        ("MODELSEAL_EVENT_LOG", "ignore"),
+        ("MODELSEAL_KEY_TIMEOUT", "0"),
+        ("MODELSEAL_EVIDENCE", "any"),
+    ] {
+        assert!(
+            !fetched(&[("MODELSEAL_EVIDENCE", "sample"), (variable, bad)]),
+            "{variable}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "run by a_library_reads_the_same_variables"]
+fn fetches_as_the_environment_says() {
+    let sources = KeySources::from_env().unwrap();
+    let reference: KeyRef = REFERENCE.parse().unwrap();
+    reference.resolve(&sources, "Key", false).unwrap();
+}
+
+#[test]
+fn a_key_has_its_time() {
+    let place = Place::new();
+    // The kernel accepts connections that nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    for (reference, option) in [
+        (REFERENCE, "--kbs-url"),
+        ("cdh:///default/model/key", "--cdh-url"),
+    ] {
+        place
+            .run([
+                "key",
+                "get",
+                reference,
+                option,
+                &url,
+                "--evidence",
+                "sample",
+                "--key-timeout",
+                "1",
+            ])
+            .fails(3, &["in time"]);
+    }
+}
+
+#[test]
+fn the_agent_measures_where_the_kernel_does_not() {
+    let place = Place::new();
+    let extend = ["attest", "--extend", "--evidence", "sample"];
+    let alone = place.run([&extend[..], &["--", "vllm", "serve"]].concat());
+    // Where this is a guest with such a kernel there is nothing to offer.
+    if alone.code != Some(0) {
+        alone.fails(3, &["measurements", "--by-agent"]);
+    }
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{\"success\":\"true\"}";
+    let url = guest_for("POST /aa/aael", answer);
+    let by_agent = ["--by-agent", "--cdh-url", &url, "--", "vllm", "serve"];
+    let run = place.run([&extend[..], &by_agent[..]].concat()).ends(0);
+    assert!(run.stderr.contains("RTMR3 is extended with"), "{}", run.stderr);
+    place.run(["attest", "--by-agent"]).ends(2);
 }
 
 #[test]

@@ -90,6 +90,8 @@ fn references_that_lead_nowhere_say_why() {
         ("odd", "abc\n"),
         ("base64url", "_-8=\n"),
         ("long", &"x".repeat(70_000)),
+        ("largest", &"x".repeat(64 << 10)),
+        ("larger", &"x".repeat((64 << 10) + 1)),
         ("over", &"x".repeat(2049)),
         ("zeros", &"0".repeat(64)),
     ] {
@@ -104,6 +106,8 @@ fn references_that_lead_nowhere_say_why() {
         ("file:empty", &["file:empty", "empty key"]),
         ("file:empty-line", &["file:empty-line", "empty key"]),
         ("file:long", &["file:long", "64 KiB"]),
+        ("file:larger", &["file:larger", "64 KiB"]),
+        ("file:largest", &["2048 bytes"]),
         ("file:/dev/zero", &["file:/dev/zero", "64 KiB"]),
         ("file:over", &["2048 bytes"]),
         ("env:NOT_SET_ANYWHERE", &["env:NOT_SET_ANYWHERE", "not set"]),
@@ -122,6 +126,62 @@ fn references_that_lead_nowhere_say_why() {
         let run = open(&place, reference).fails(3, parts);
         assert!(run.stdout.is_empty(), "{reference}");
     }
+}
+
+#[test]
+fn commands_do_not_see_the_secrets_of_others() {
+    let place = sealed();
+    let new_key = "cmd:env > seen; echo another key of some length";
+    let mut command = place.command([
+        "passwd",
+        "--key",
+        "hex:env:TEST_KEY",
+        "--new-key",
+        new_key,
+        "vault",
+    ]);
+    command
+        .env("TEST_KEY", hex(KEY.as_bytes()))
+        .env("TRUSTEE_API_KEY", "sk-marlin")
+        .env("TEST_OTHER", "is passed on");
+    Run::of(&mut command).ends(0);
+    let seen = fs::read_to_string(place.path("seen")).unwrap();
+    assert!(seen.contains("TEST_OTHER=is passed on"), "{seen}");
+    for secret in ["TEST_KEY", "TRUSTEE_API_KEY", "sk-marlin", &hex(KEY.as_bytes())] {
+        assert!(!seen.contains(secret), "{secret} in {seen}");
+    }
+}
+
+#[test]
+fn a_command_has_its_time() {
+    let place = sealed();
+    // Without standard error, which this test would wait for otherwise.
+    let run = |reference: &str, seconds: &str| {
+        let mut command = place.command(["cat", "--key", reference, "vault", "file"]);
+        Run::of(command.env("MODELSEAL_KEY_TIMEOUT", seconds))
+    };
+    for reference in [
+        "cmd:exec 2>&-; sleep 20",
+        // One that the shell started holds the pipe.
+        "cmd:exec 2>&-; sleep 20; true",
+        // It has said all that it has to say, and stays.
+        "cmd:cat pw; exec >&- 2>&-; sleep 20",
+    ] {
+        run(reference, "1").fails(3, &["cmd:", "--key-timeout"]);
+    }
+    run("cmd:cat pw", "600").ends(0);
+    run("cmd:exit 7", "600").fails(3, &["exit status: 7"]);
+    run("cmd:cat pw", "0").ends(2);
+    let mut given = place.command([
+        "cat",
+        "--key",
+        "cmd:exec 2>&-; sleep 20",
+        "--key-timeout",
+        "1",
+        "vault",
+        "file",
+    ]);
+    Run::of(&mut given).fails(3, &["--key-timeout"]);
 }
 
 /// Someone will give the key itself in place of a reference to it.

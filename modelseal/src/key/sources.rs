@@ -2,15 +2,18 @@
 
 use std::env;
 use std::fmt;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::str::FromStr;
 #[cfg(feature = "attest")]
 use std::sync::{Arc, OnceLock};
-#[cfg(feature = "attest")]
 use std::time::Duration;
 
 #[cfg(feature = "attest")]
-use attest_client::{Admin, AdminBuilder, GuestClient, KbsClient, ResourceUri, SampleEvidence, TdxEvidence};
+use attest_client::{
+    Admin, AdminBuilder, GuestClient, KbsClient, ProtocolVersion, ResourceUri, SampleEvidence, TdxEvidence,
+    TeeKeyKind, evidence::EventLogPolicy,
+};
 use zeroize::Zeroizing;
 
 use super::{KeyRef, Resource};
@@ -69,10 +72,25 @@ pub struct KeySources {
     evidence: EvidenceKind,
     api_key: Option<Zeroizing<String>>,
     cdh_url: Option<String>,
+    timeout: Option<Duration>,
+    withheld: Vec<String>,
+    #[cfg(feature = "attest")]
+    told: Told,
     #[cfg(feature = "attest")]
     warn: Option<Warn>,
     #[cfg(feature = "attest")]
     client: OnceLock<KbsClient>,
+}
+
+/// What a broker is told and shown, where it is not what most want.
+#[cfg(feature = "attest")]
+#[derive(Default)]
+struct Told {
+    protocol_version: Option<ProtocolVersion>,
+    tee_key_kind: TeeKeyKind,
+    event_log_policy: EventLogPolicy,
+    init_data: Option<PathBuf>,
+    instance_info: Option<PathBuf>,
 }
 
 impl KeySources {
@@ -91,20 +109,32 @@ impl KeySources {
     /// | `MODELSEAL_EVIDENCE` | [`evidence`](Self::evidence) |
     /// | `TRUSTEE_API_KEY` | [`api_key`](Self::api_key) |
     /// | `MODELSEAL_CDH_URL` | [`cdh_url`](Self::cdh_url) |
+    /// | `MODELSEAL_KEY_TIMEOUT` | [`timeout`](Self::timeout), in seconds |
+    /// | `MODELSEAL_KBS_PROTOCOL` | `protocol_version` (this and the next with the feature `attest`) |
+    /// | `MODELSEAL_TEE_KEY` | `tee_key_kind` |
+    /// | `MODELSEAL_EVENT_LOG` | `event_log_policy` |
+    /// | `MODELSEAL_INIT_DATA` | `init_data` |
+    /// | `MODELSEAL_INSTANCE_INFO` | `instance_info` |
     ///
     /// # Errors
-    /// [`Error::KeySource`] where `MODELSEAL_EVIDENCE` names no kind.
-    #[cfg_attr(not(feature = "attest"), allow(clippy::needless_update))]
+    /// [`Error::KeySource`] where one of them holds what it cannot.
     pub fn from_env() -> Result<Self> {
-        let text = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        let seconds: Option<NonZero<u32>> = parsed("MODELSEAL_KEY_TIMEOUT")?;
         Ok(Self {
             kbs_url: text("MODELSEAL_KBS_URL").or_else(|| text("TRUSTEE_URL")),
-            kbs_ca: env::var_os("MODELSEAL_KBS_CA")
-                .filter(|path| !path.is_empty())
-                .map(PathBuf::from),
-            evidence: text("MODELSEAL_EVIDENCE").map_or(Ok(EvidenceKind::default()), |name| name.parse())?,
+            kbs_ca: file("MODELSEAL_KBS_CA"),
+            evidence: parsed("MODELSEAL_EVIDENCE")?.unwrap_or_default(),
             api_key: text("TRUSTEE_API_KEY").map(Zeroizing::new),
             cdh_url: text("MODELSEAL_CDH_URL"),
+            timeout: seconds.map(|seconds| Duration::from_secs(seconds.get().into())),
+            #[cfg(feature = "attest")]
+            told: Told {
+                protocol_version: parsed("MODELSEAL_KBS_PROTOCOL")?,
+                tee_key_kind: parsed("MODELSEAL_TEE_KEY")?.unwrap_or_default(),
+                event_log_policy: parsed("MODELSEAL_EVENT_LOG")?.unwrap_or_default(),
+                init_data: file("MODELSEAL_INIT_DATA"),
+                instance_info: file("MODELSEAL_INSTANCE_INFO"),
+            },
             ..Self::default()
         })
     }
@@ -145,6 +175,71 @@ impl KeySources {
         self
     }
 
+    /// How long each key may take to be had from a command, a broker or the guest's own services, with all that it
+    /// takes. Unless told otherwise, five minutes for a broker, two for the guest's services, and as long as it takes
+    /// for a command, which is killed then, though not what it has started. `prompt:` waits for a person.
+    #[must_use]
+    pub const fn timeout(mut self, time: Duration) -> Self {
+        self.timeout = Some(time);
+        self
+    }
+
+    /// Keeps an environment variable that holds a secret from the commands of `cmd:` references. They never see
+    /// `TRUSTEE_API_KEY`.
+    #[must_use]
+    pub fn withhold(mut self, variable: &str) -> Self {
+        self.withheld.push(variable.to_owned());
+        self
+    }
+
+    /// Speaks this version of the protocol with the broker and no other.
+    #[cfg(feature = "attest")]
+    #[must_use]
+    pub const fn protocol_version(mut self, version: ProtocolVersion) -> Self {
+        self.told.protocol_version = Some(version);
+        self
+    }
+
+    /// The kind of key that the broker seals to: on P-256 unless told otherwise.
+    #[cfg(feature = "attest")]
+    #[must_use]
+    pub const fn tee_key_kind(mut self, kind: TeeKeyKind) -> Self {
+        self.told.tee_key_kind = kind;
+        self
+    }
+
+    /// What becomes of an event log that does not fit the quote: it is left out unless told otherwise.
+    #[cfg(feature = "attest")]
+    #[must_use]
+    pub const fn event_log_policy(mut self, policy: EventLogPolicy) -> Self {
+        self.told.event_log_policy = policy;
+        self
+    }
+
+    /// The TOML file that the guest was launched with, where its digest is in the evidence.
+    #[cfg(feature = "attest")]
+    #[must_use]
+    pub fn init_data(mut self, path: impl Into<PathBuf>) -> Self {
+        self.told.init_data = Some(path.into());
+        self
+    }
+
+    /// A JSON file of what the attestation agent knows of this instance, for the audit log of the openanolis fork.
+    #[cfg(feature = "attest")]
+    #[must_use]
+    pub fn instance_info(mut self, path: impl Into<PathBuf>) -> Self {
+        self.told.instance_info = Some(path.into());
+        self
+    }
+
+    pub(super) const fn timeout_of_each(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    pub(super) fn withheld_variables(&self) -> impl Iterator<Item = &str> {
+        std::iter::once("TRUSTEE_API_KEY").chain(self.withheld.iter().map(String::as_str))
+    }
+
     /// Told what deserves a person's attention, such as a broker that is reached over plain http.
     #[cfg(feature = "attest")]
     #[must_use]
@@ -176,6 +271,19 @@ impl KeySources {
         if let Some(key) = &self.api_key {
             client = client.api_key(key);
         }
+        if let Some(time) = self.timeout {
+            client = client.deadline(Some(time));
+        }
+        if let Some(version) = self.told.protocol_version {
+            client = client.protocol_version(version);
+        }
+        if let Some(toml) = read_text(self.told.init_data.as_ref(), "the init data")? {
+            client = client.init_data(&toml);
+        }
+        if let Some(json) = read_text(self.told.instance_info.as_ref(), "the instance information")? {
+            client = client.instance_info(&json);
+        }
+        client = client.tee_key_kind(self.told.tee_key_kind);
         if let Some(warn) = &self.warn {
             let warn = Arc::clone(warn);
             client = client.on_warning(move |warning| warn(warning));
@@ -191,7 +299,7 @@ impl KeySources {
     #[cfg(feature = "attest")]
     #[must_use]
     pub fn tdx_evidence(&self) -> TdxEvidence {
-        let evidence = TdxEvidence::new();
+        let evidence = TdxEvidence::new().event_log_policy(self.told.event_log_policy);
         match &self.warn {
             None => evidence,
             Some(warn) => {
@@ -225,24 +333,25 @@ impl KeySources {
 
     #[cfg(feature = "attest")]
     fn ca(&self) -> Result<Option<String>> {
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path).map_err(|source| Error::KeySource {
-                what: format!(
-                    "the broker's CA certificates in {} cannot be read",
-                    path.display()
-                ),
-                source: Some(source),
-            })
-        };
-        self.kbs_ca.as_ref().map(read).transpose()
+        read_text(self.kbs_ca.as_ref(), "the broker's CA certificates")
+    }
+
+    /// The guest's own services.
+    ///
+    /// # Errors
+    /// [`attest_client::Error::Config`] where they are said to be elsewhere.
+    #[cfg(feature = "attest")]
+    pub fn guest(&self) -> attest_client::Result<GuestClient> {
+        let url = self.cdh_url.as_deref().unwrap_or(GuestClient::DEFAULT_URL);
+        GuestClient::new(url, self.timeout.unwrap_or(GUEST_TIMEOUT))
     }
 
     /// What the guest's own service has under this name. It is that which attests.
     #[cfg(feature = "attest")]
     pub(super) fn cdh(&self, reference: &KeyRef, resource: &Resource) -> Result<Zeroizing<Vec<u8>>> {
-        let url = self.cdh_url.as_deref().unwrap_or(GuestClient::DEFAULT_URL);
-        let fetched =
-            GuestClient::new(url, GUEST_TIMEOUT).and_then(|client| client.get_resource(&resource.uri()?));
+        let fetched = self
+            .guest()
+            .and_then(|client| client.get_resource(&resource.uri()?));
         fetched.map_err(reference.attest())
     }
 
@@ -255,6 +364,39 @@ impl KeySources {
     pub(super) fn cdh(&self, reference: &KeyRef, _: &Resource) -> Result<Zeroizing<Vec<u8>>> {
         Err(reference.error(WITHOUT))
     }
+}
+
+/// A variable's text, where it is set to some.
+fn text(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn file(name: &str) -> Option<PathBuf> {
+    let path = env::var_os(name).filter(|path| !path.is_empty());
+    path.map(PathBuf::from)
+}
+
+/// A variable's value, where it is set to some.
+fn parsed<T: FromStr<Err: fmt::Display>>(name: &str) -> Result<Option<T>> {
+    let parse = |text: String| {
+        text.parse().map_err(|error| Error::KeySource {
+            what: format!("the variable {name}: {error}"),
+            source: None,
+        })
+    };
+    text(name).map(parse).transpose()
+}
+
+/// A text file, where there is one to read.
+#[cfg(feature = "attest")]
+fn read_text(path: Option<&PathBuf>, what: &str) -> Result<Option<String>> {
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path).map_err(|source| Error::KeySource {
+            what: format!("{what} in {} cannot be read", path.display()),
+            source: Some(source),
+        })
+    };
+    path.map(read).transpose()
 }
 
 /// Why there is nothing behind a reference to a broker.
@@ -305,6 +447,21 @@ mod tests {
         for name in ["", "TDX", "auto", "snp"] {
             name.parse::<EvidenceKind>().unwrap_err();
         }
+    }
+
+    #[cfg(feature = "attest")]
+    #[test]
+    fn event_logs_are_treated_as_told() {
+        for policy in [
+            EventLogPolicy::LeaveOut,
+            EventLogPolicy::Warn,
+            EventLogPolicy::Fail,
+        ] {
+            let sources = KeySources::new().event_log_policy(policy.to_string().parse().unwrap());
+            let shown = format!("{:?}", sources.tdx_evidence());
+            assert!(shown.contains(&format!("policy: {policy:?}")), "{shown}");
+        }
+        "ignore".parse::<EventLogPolicy>().unwrap_err();
     }
 
     #[cfg(not(feature = "attest"))]

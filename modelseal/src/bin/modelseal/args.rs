@@ -17,6 +17,7 @@ mod global;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod mount;
 mod package;
+mod sources;
 mod trust;
 
 #[cfg(feature = "attest")]

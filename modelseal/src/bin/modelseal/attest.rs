@@ -3,13 +3,14 @@
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::ErrorKind;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use modelseal::EvidenceKind;
 use modelseal::attest::event_log::EventLog;
 use modelseal::attest::{
-    EvidenceProvider, EvidenceRequest, MeasurementLog, ProtocolVersion, Quote, RuntimeMeasurement,
+    Error, EvidenceProvider, EvidenceRequest, MeasurementLog, ProtocolVersion, Quote, RuntimeMeasurement,
     SampleEvidence,
 };
 use serde_json::{Value, json};
@@ -59,9 +60,28 @@ fn measure(command: &Attest, console: &Console) -> Result<(), Failure> {
         measurement = measurement.license(&bytes);
     }
     let event = measurement.event()?;
-    MeasurementLog::new().extend(&event)?;
+    if command.by_agent {
+        console.sources().guest()?.measure(&event)?;
+    } else {
+        MeasurementLog::new().extend(&event).map_err(offer_the_agent)?;
+    }
     console.note(&format!("RTMR3 is extended with: {event}"));
     Ok(())
+}
+
+/// Where the kernel does not let us extend a register, attestation-agent may have another way.
+fn offer_the_agent(error: Error) -> Failure {
+    match error {
+        Error::Measurement {
+            what,
+            source: Some(source),
+        } if source.kind() == ErrorKind::NotFound => Error::Measurement {
+            what: format!("{what}; where attestation-agent runs, --by-agent has it measure"),
+            source: Some(source),
+        }
+        .into(),
+        other => other.into(),
+    }
 }
 
 /// Evidence, taken apart.

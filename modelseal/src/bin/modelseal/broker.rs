@@ -1,7 +1,7 @@
 //! `key get`, `put`, `delete` and `policy`: keys and policies at a key broker.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, Read};
 use std::path::Path;
 
 use modelseal::attest::{Admin, AdminBuilder};
@@ -11,16 +11,14 @@ use zeroize::Zeroizing;
 use crate::args::{AdminArgs, Delete, Get, Global, PolicyCommand, Put};
 use crate::console::{self, Console};
 use crate::exit::{Exit, Failure};
-use crate::keys::deliver;
+use crate::keys::{deliver, refuse_terminal};
 
 /// Longest file of a policy or of an administrator's key, in bytes. Brokers take 2 MiB in all.
 const FILE_MAX: u64 = 1 << 20;
 
 pub(crate) fn get(command: &Get, global: &Global, console: &Console) -> Result<Exit, Failure> {
-    if command.raw && io::stdout().is_terminal() {
-        return Err(Failure::usage(
-            "a key is not shown on a terminal; pipe it on, or write it to a file with -o",
-        ));
+    if command.raw {
+        refuse_terminal(command.output.as_deref())?;
     }
     let key = console.key(&command.reference)?;
     let bytes = key.password().ok();

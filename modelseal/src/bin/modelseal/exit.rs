@@ -68,7 +68,6 @@ impl Failure {
         }
     }
 
-    #[cfg(feature = "attest")]
     pub(crate) fn usage(what: &str) -> Self {
         Self::Usage(what.to_owned())
     }

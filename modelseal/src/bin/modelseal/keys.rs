@@ -1,7 +1,7 @@
 //! `passwd` and `key`.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -28,6 +28,7 @@ pub(crate) fn passwd(command: &Passwd, global: &Global, console: &Console) -> Re
 }
 
 pub(crate) fn generate(command: &Generate) -> Result<Exit, Failure> {
+    refuse_terminal(command.output.as_deref())?;
     let mut random = Zeroizing::new([0; 32]);
     chunk_cipher::random::fill(random.as_mut_slice()).map_err(modelseal::Error::from)?;
     let mut text = Zeroizing::new(vec![0; 44]);
@@ -40,12 +41,23 @@ pub(crate) fn generate(command: &Generate) -> Result<Exit, Failure> {
 }
 
 pub(crate) fn export(command: &Export, global: &Global, console: &Console) -> Result<Exit, Failure> {
+    refuse_terminal(command.output.as_deref())?;
     let key = console.key(&command.sealed.key)?;
     let options = command.sealed.trust.options(global)?;
     let master = Model::master_key(&command.sealed.location, key, &options)?;
     let mut text = master.to_export();
     text.push('\n');
     deliver(text.as_bytes(), command.output.as_deref())
+}
+
+/// Keeps a secret that is not written to a file off the screen, its scrollback and its recordings.
+pub(crate) fn refuse_terminal(output: Option<&Path>) -> Result<(), Failure> {
+    if output.is_none() && io::stdout().is_terminal() {
+        return Err(Failure::usage(
+            "a key is not shown on a terminal; pipe it on, or write it to a file with -o",
+        ));
+    }
+    Ok(())
 }
 
 /// Writes a secret to a new file that only its owner may read, or to standard output.

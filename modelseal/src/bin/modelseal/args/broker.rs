@@ -110,6 +110,9 @@ pub(crate) struct Attest {
     /// With --extend: and with the digest of this license file
     #[arg(long, value_name = "FILE", requires = "extend", value_hint = ValueHint::FilePath)]
     pub(crate) license: Option<PathBuf>,
+    /// With --extend: have attestation-agent do it, by the REST interface of the guest's services (--cdh-url)
+    #[arg(long, requires = "extend")]
+    pub(crate) by_agent: bool,
     /// With --extend: what is about to run; it is not started
     #[arg(last = true, value_name = "COMMAND", requires = "extend")]
     pub(crate) command: Vec<OsString>,

@@ -1,10 +1,12 @@
 //! Options that every command has.
 
-use std::path::PathBuf;
-
-use clap::{Args as ClapArgs, ValueEnum, ValueHint};
+use clap::{Args as ClapArgs, ValueEnum};
+#[cfg(feature = "attest")]
+use modelseal::EvidenceKind;
 use modelseal::store::ReadMode;
-use modelseal::{Engine, EvidenceKind, KeySources, OpenOptions, Pool};
+use modelseal::{Engine, KeySources, OpenOptions, Pool};
+
+use super::sources::Sources;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Global {
@@ -36,21 +38,8 @@ pub(crate) struct Global {
         env = "MODELSEAL_SCRYPT_MEMORY"
     )]
     scrypt_memory: u32,
-    /// The key broker of kbs: references, http(s)://HOST[:PORT][/PREFIX]; else TRUSTEE_URL
-    #[arg(long, global = true, value_name = "URL", env = "MODELSEAL_KBS_URL", value_hint = ValueHint::Url)]
-    kbs_url: Option<String>,
-    /// PEM file of the CA that signed the broker's certificate, besides those that the system trusts
-    #[arg(long, global = true, value_name = "FILE", env = "MODELSEAL_KBS_CA", value_hint = ValueHint::FilePath)]
-    kbs_ca: Option<PathBuf>,
-    /// What the broker is shown; `sample` proves nothing and is for brokers under test
-    #[arg(
-        long,
-        global = true,
-        value_name = "KIND",
-        default_value = "tdx",
-        env = "MODELSEAL_EVIDENCE"
-    )]
-    evidence: EvidenceArg,
+    #[command(flatten)]
+    sources: Sources,
     /// Print answers as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -65,33 +54,15 @@ enum ReadModeArg {
     Copy,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum EvidenceArg {
-    Tdx,
-    Sample,
-}
-
 impl Global {
-    /// Where the keys of a broker come from: these options, then the environment.
+    /// Where the keys of a broker come from.
     pub(crate) fn key_sources(&self) -> KeySources {
-        // All that can be wrong there is the kind of evidence, which clap has read already.
-        let mut sources = KeySources::from_env()
-            .unwrap_or_default()
-            .evidence(self.evidence());
-        if let Some(url) = self.kbs_url.as_deref().filter(|url| !url.is_empty()) {
-            sources = sources.kbs_url(url);
-        }
-        if let Some(path) = self.kbs_ca.as_ref().filter(|path| !path.as_os_str().is_empty()) {
-            sources = sources.kbs_ca(path);
-        }
-        sources
+        self.sources.key_sources()
     }
 
+    #[cfg(feature = "attest")]
     pub(crate) fn evidence(&self) -> EvidenceKind {
-        match self.evidence {
-            EvidenceArg::Tdx => EvidenceKind::Tdx,
-            EvidenceArg::Sample => EvidenceKind::Sample,
-        }
+        self.sources.evidence()
     }
 
     pub(crate) fn engine(&self) -> Engine {

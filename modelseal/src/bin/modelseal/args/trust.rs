@@ -11,6 +11,7 @@ use modelseal::sam::IssuerPublicKey;
 use modelseal::{KeyRef, LicenseRef, OpenOptions};
 
 use super::Global;
+use super::sources::note_secret;
 use crate::exit::Failure;
 
 /// Parses a key reference. Unlike clap's own message, its own never shows what was given: it may be a key.
@@ -27,10 +28,12 @@ impl TypedValueParser for KeyRefParser {
         value: &OsStr,
     ) -> Result<KeyRef, clap::Error> {
         let parsed = match value.to_str() {
-            Some(text) => text.parse().map_err(|error: modelseal::Error| error.to_string()),
+            Some(text) => text
+                .parse::<KeyRef>()
+                .map_err(|error: modelseal::Error| error.to_string()),
             None => Err("key reference: it is not UTF-8; put what is not into a file".to_owned()),
         };
-        parsed.map_err(|what| {
+        parsed.inspect(note_secret).map_err(|what| {
             let option = arg.map_or_else(|| "--key".to_owned(), ToString::to_string);
             command.clone().error(
                 ErrorKind::ValueValidation,
