@@ -188,7 +188,6 @@ impl Admin {
         body: Option<(&'static str, &[u8])>,
     ) -> Result<Response> {
         let authorization = self.authorization()?;
-        let clock = self.http.clock();
         self.http.send(
             &Request {
                 method,
@@ -202,7 +201,7 @@ impl Admin {
                 max: MAX_ANSWER,
                 retry: Retry::Unsent,
             },
-            Deadline(self.deadline.and_then(|time| clock.now().checked_add(time))),
+            Deadline::after(self.deadline, self.http.clock()),
         )
     }
 

@@ -135,6 +135,13 @@ impl EventLog {
         let mut reader = Reader::new(bytes);
         let before = self.events.len();
         self.parse_events(&mut reader)
+            .and_then(|()| {
+                // Together they must still fit what a broker takes.
+                let len = self.to_bytes().len();
+                (len <= Self::MAX_LEN + END.len())
+                    .then_some(())
+                    .ok_or_else(|| refused(&reader, "is longer than 1.5 MiB with the log before it"))
+            })
             .inspect_err(|_| self.events.truncate(before))
     }
 

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::aael::AaelEvent;
 use crate::error::{Error, Result};
+use crate::evidence::ProtocolVersion;
 use crate::http::{BaseUrl, Deadline, Http, Request, Response, Retry, Settings};
 use crate::resource::ResourceUri;
 use crate::shown::shown;
@@ -30,6 +31,7 @@ const MAX_RUNTIME_DATA: usize = 64;
 /// What it fetches travels in plaintext, so it is this machine's address or none.
 pub struct GuestClient {
     http: Http,
+    timeout: Duration,
 }
 
 impl GuestClient {
@@ -37,7 +39,7 @@ impl GuestClient {
     pub const DEFAULT_URL: &'static str = "http://127.0.0.1:8006";
 
     /// A client of the services at `url`, most likely [`DEFAULT_URL`](Self::DEFAULT_URL). They must be on this
-    /// machine; answers may take `timeout`.
+    /// machine; a call may take `timeout` with all its attempts.
     ///
     /// # Errors
     /// [`Error::Config`] where they are not.
@@ -55,6 +57,7 @@ impl GuestClient {
         Ok(Self {
             // Resources pass through the buffers of its connections.
             http: Http::new(base, settings, false)?,
+            timeout,
         })
     }
 
@@ -73,6 +76,15 @@ impl GuestClient {
     /// # Errors
     /// [`Error::Malformed`], [`Error::TeeKey`]; else as [`get_resource`](Self::get_resource).
     pub fn token(&self) -> Result<(Zeroizing<String>, TeeKey)> {
+        self.token_for(ProtocolVersion::V0_4_0)
+    }
+
+    /// The same where the broker speaks this version: RSA keys of brokers before 0.2.0 are for RSA1_5, which the
+    /// agent's answer does not tell. The [`KbsClient`](crate::KbsClient) has to be told the version too.
+    ///
+    /// # Errors
+    /// As [`token`](Self::token).
+    pub fn token_for(&self, broker: ProtocolVersion) -> Result<(Zeroizing<String>, TeeKey)> {
         #[derive(Deserialize)]
         struct Answer<'a> {
             #[serde(borrow)]
@@ -89,7 +101,12 @@ impl GuestClient {
                 self.http
                     .malformed("the attestation agent's answer is no token with a key in JSON")
             })?;
-        Ok((token, TeeKey::from_pem(&pem, TeeKeyKind::RsaOaep256)?))
+        let rsa = if broker.seals_in_old_form() {
+            TeeKeyKind::Rsa1_5
+        } else {
+            TeeKeyKind::RsaOaep256
+        };
+        Ok((token, TeeKey::from_pem(&pem, rsa)?))
     }
 
     /// Evidence by the AA, bound to at most 64 bytes as they are.
@@ -175,13 +192,15 @@ impl GuestClient {
                 // would be another measurement.
                 retry: Retry::Unsent,
             },
-            Deadline(None),
+            Deadline::after(Some(self.timeout), self.http.clock()),
         )?;
         if response.is_success() {
             return Ok(response);
         }
         let words = shown(&String::from_utf8_lossy(&response.body));
         let detail = match response.status {
+            // What went well but for its status may be a resource.
+            200..=299 => "not the status of an answer".to_owned(),
             404 => format!("{words} (is it started with --features all ?)"),
             403 => format!("{words} (it answers callers on this machine alone)"),
             _ => words,

@@ -23,7 +23,7 @@ mod tls;
 pub(crate) use base_url::BaseUrl;
 use exchange::{Connection, MAX_HEAD};
 use proxy::Proxy;
-use stream::Route;
+use stream::{ProxyTrouble, Route};
 
 /// Most bytes of an answer that says what went wrong; the rest is not looked at.
 const MAX_ERROR_BODY: usize = 64 << 10;
@@ -96,6 +96,11 @@ pub(crate) enum Retry {
 pub(crate) struct Deadline(pub(crate) Option<Instant>);
 
 impl Deadline {
+    /// So much time from now on; one that no clock can hold is none.
+    pub(crate) fn after(time: Option<Duration>, clock: &dyn Clock) -> Self {
+        Self(time.and_then(|time| clock.now().checked_add(time)))
+    }
+
     /// What is left of it.
     fn left(self, clock: &dyn Clock) -> Duration {
         self.0
@@ -123,7 +128,7 @@ pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) body: Zeroizing<Vec<u8>>,
     /// The values of `Set-Cookie`.
-    pub(crate) cookies: Vec<String>,
+    pub(crate) cookies: Vec<Zeroizing<String>>,
     pub(crate) content_type: String,
     location: Option<String>,
     retry_after: Option<Duration>,
@@ -235,7 +240,7 @@ impl Http {
             log::debug!(
                 "{} {}: attempt {attempt} came to nothing",
                 request.method,
-                request.path
+                without_query(request.path)
             );
             self.clock().sleep(pause);
             attempt += 1;
@@ -379,7 +384,10 @@ impl Http {
         let mut response = Response {
             status: head.status,
             body: Zeroizing::default(),
-            cookies: head.values("set-cookie").map(str::to_owned).collect(),
+            cookies: head
+                .values("set-cookie")
+                .map(|value| Zeroizing::new(value.to_owned()))
+                .collect(),
             content_type: head.values("content-type").next().unwrap_or_default().to_owned(),
             location: head.values("location").next().map(str::to_owned),
             retry_after: head
@@ -438,6 +446,31 @@ impl Http {
         } else {
             "; if the port speaks TLS, the address must begin with https://"
         };
+        match ProxyTrouble::of(&error) {
+            Some(ProxyTrouble::Refused { status, passing }) => {
+                let error = Error::Unreachable {
+                    url,
+                    what: match status {
+                        407 => "the proxy wants credentials, or others (status 407)".to_owned(),
+                        _ => format!("the proxy does not connect to it (status {status})"),
+                    },
+                    source: None,
+                };
+                return if *passing {
+                    Failure::Unconnected(error)
+                } else {
+                    Failure::Final(error)
+                };
+            }
+            Some(ProxyTrouble::Tls { proxy, error }) => {
+                return Failure::Final(Error::Tls {
+                    url: format!("the proxy https://{proxy}"),
+                    what: tls::advice(error),
+                    source: Box::new(error.clone()),
+                });
+            }
+            None => {}
+        }
         if let Some(error) = tls_error(&error) {
             return Failure::Final(Error::Tls {
                 url,
@@ -527,5 +560,86 @@ fn shown_or(text: &str, otherwise: &str) -> String {
         otherwise.to_owned()
     } else {
         shown(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection that fails, in writing or in reading.
+    struct Failing {
+        writing: bool,
+        error: fn() -> io::Error,
+    }
+
+    impl io::Read for Failing {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err((self.error)())
+        }
+    }
+
+    impl io::Write for Failing {
+        fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+            if self.writing {
+                Err((self.error)())
+            } else {
+                Ok(from.len())
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl stream::Stream for Failing {
+        fn give_up_at(&mut self, _: Instant) {}
+
+        fn is_quiet(&self) -> bool {
+            true
+        }
+    }
+
+    /// What was sent may have been done: to connect anew and send it again is another matter.
+    #[test]
+    fn what_may_have_been_sent_is_never_unconnected() {
+        let base = BaseUrl::parse("http://127.0.0.1:1").unwrap();
+        let http = Http::new(base, Settings::default(), true).unwrap();
+        let request = Request {
+            method: "POST",
+            path: "/kbs/v0/resource/a/b/c",
+            headers: Vec::new(),
+            body: Some(("application/octet-stream", b"content")),
+            answer: "the answer",
+            max: 100,
+            retry: Retry::Unsent,
+        };
+        let errors: [fn() -> io::Error; 8] = [
+            || io::ErrorKind::ConnectionRefused.into(),
+            || io::ErrorKind::NotConnected.into(),
+            || io::ErrorKind::HostUnreachable.into(),
+            || io::ErrorKind::NetworkUnreachable.into(),
+            || io::ErrorKind::PermissionDenied.into(),
+            || io::ErrorKind::ConnectionReset.into(),
+            || io::ErrorKind::TimedOut.into(),
+            || io::Error::other("odd"),
+        ];
+        for writing in [false, true] {
+            for error in errors {
+                let mut connection = Connection::new(Box::new(Failing { writing, error }));
+                let later = Instant::now() + Duration::from_secs(60);
+                let failure = http.exchange(&mut connection, &request, later).err();
+                assert!(
+                    matches!(
+                        failure,
+                        Some(Failure::Lost(_) | Failure::Late { connected: true })
+                    ),
+                    "{writing} {}",
+                    error()
+                );
+                assert!(!connection.is_reusable());
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! | version | `alg` | header | additional data | tag |
 //! | --- | --- | --- | --- | --- |
 //! | 0.1.x | `RSA1_5` | plain JSON | none | end of the ciphertext |
-//! | 0.2.0, 0.4.0 | `ECDH-ES+A256KW`, `RSA-OAEP-256`, `RSA1_5` | base64url | `protected` as received | a member |
+//! | 0.2.0, 0.4.0 | `ECDH-ES+A256KW`, `RSA-OAEP-256` | base64url | `protected` as received | a member |
 //!
 //! `enc` is `A256GCM` in all of them. Which form is expected follows from the version that was agreed on, and the
 //! algorithm from the key: what is received chooses neither.
@@ -15,8 +15,8 @@ use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrap as _};
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
@@ -91,11 +91,19 @@ struct Header {
     alg: String,
     enc: String,
     epk: Option<EphemeralKey>,
-    // What would have to be understood if it were there.
-    crit: Option<IgnoredAny>,
-    zip: Option<IgnoredAny>,
-    apu: Option<IgnoredAny>,
-    apv: Option<IgnoredAny>,
+    // What would have to be understood if it were there, were it `null`.
+    #[serde(default, deserialize_with = "is_there")]
+    crit: bool,
+    #[serde(default, deserialize_with = "is_there")]
+    zip: bool,
+    #[serde(default, deserialize_with = "is_there")]
+    apu: bool,
+    #[serde(default, deserialize_with = "is_there")]
+    apv: bool,
+}
+
+fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
 #[derive(Deserialize)]
@@ -112,7 +120,7 @@ impl Header {
     }
 
     fn check(&self, key: &TeeKey) -> Result<(), Unspecified> {
-        let foreign = self.crit.is_some() || self.zip.is_some() || self.apu.is_some() || self.apv.is_some();
+        let foreign = self.crit || self.zip || self.apu || self.apv;
         if foreign || self.alg != key.kind().algorithm() || self.enc != "A256GCM" {
             return Err(Unspecified);
         }

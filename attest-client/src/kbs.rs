@@ -23,6 +23,8 @@ use verdict::Verdict;
 
 /// Most bytes of an answer that holds a resource, unless told otherwise.
 const MAX_RESOURCE: usize = 16 << 20;
+/// And at most, whatever was told.
+const LARGEST_RESOURCE: usize = 1 << 30;
 /// How often a call goes on with another session before it gives up: the first was made by an earlier call, and the
 /// second, it may be, by another thread.
 const SESSIONS: usize = 3;
@@ -59,6 +61,8 @@ struct State {
     session: Option<Arc<Session>>,
     /// The version that the broker was found to speak.
     version: Option<ProtocolVersion>,
+    /// Whether it was said that this one is old.
+    warned_of_version: bool,
 }
 
 impl KbsClient {
@@ -135,11 +139,7 @@ impl KbsClient {
     }
 
     fn deadline(&self) -> Deadline {
-        Deadline(
-            self.options
-                .deadline
-                .and_then(|time| self.http.clock().now().checked_add(time)),
-        )
+        Deadline::after(self.options.deadline, self.http.clock())
     }
 
     /// A session other than `stale`, and whether it was made just now.
@@ -211,8 +211,9 @@ impl KbsClient {
     }
 
     fn warn(&self, text: &str) {
-        if let Some(warn) = &self.options.warn {
-            warn(text);
+        match &self.options.warn {
+            Some(warn) => warn(text),
+            None => log::warn!("{text}"),
         }
     }
 
@@ -266,8 +267,9 @@ impl KbsClientBuilder {
         self.setting(|settings| settings.add_ca(pem))
     }
 
-    /// Goes through this http or https proxy. Without it the environment decides: `ALL_PROXY`, `HTTPS_PROXY`,
-    /// `HTTP_PROXY`, whichever is there first, and `NO_PROXY`. There is never a proxy to this machine itself.
+    /// Goes through this http or https proxy. Without it the environment decides: `HTTPS_PROXY` or `HTTP_PROXY`, as
+    /// the broker's URL begins, else `ALL_PROXY`, but for what `NO_PROXY` names; each in small letters first. There is
+    /// never a proxy to this machine itself.
     #[must_use]
     pub fn proxy(self, url: &str) -> Self {
         self.setting(|settings| settings.set_proxy(url))
@@ -347,14 +349,15 @@ impl KbsClientBuilder {
     }
 
     /// Most bytes of an answer that holds a resource: a third more than the resource itself. 16 MiB unless told
-    /// otherwise.
+    /// otherwise, and never more than 1 GiB: memory for as much as a broker announces is taken at once.
     #[must_use]
     pub fn max_resource(mut self, bytes: usize) -> Self {
-        self.options.max_resource = bytes;
+        self.options.max_resource = bytes.min(LARGEST_RESOURCE);
         self
     }
 
-    /// Told what deserves a person's attention, such as a broker that is reached over plain http.
+    /// Told what deserves a person's attention, such as a broker that is reached over plain http. Without this it
+    /// is logged as a warning.
     #[must_use]
     pub fn on_warning(mut self, warn: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.options.warn = Some(Arc::new(warn));
@@ -389,9 +392,15 @@ impl KbsClientBuilder {
         };
         if plain {
             client.warn(&format!(
-                "{} is plain http: who can change what travels there can hand out a key of their own, and a model to \
-                 match. Use https, or have the model's issuer checked",
-                client.http.base()
+                "{} is plain http: who can read what travels there has the session's cookie and the attestation \
+                 token{}, and who can change it can hand out a key of their own, and a model to match. Use https, or \
+                 have the model's issuer checked",
+                client.http.base(),
+                if client.options.headers.has_api_key() {
+                    ", and the API key"
+                } else {
+                    ""
+                }
             ));
         }
         Ok(client)

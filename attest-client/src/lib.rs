@@ -13,6 +13,7 @@ mod guest;
 mod http;
 mod jwe;
 mod kbs;
+mod lock;
 pub mod messages;
 pub mod quote;
 mod reader;

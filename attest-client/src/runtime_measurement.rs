@@ -31,14 +31,16 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::aael::{AaelEvent, AaelFormat, init_line, sha384};
+use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::event_log::{EventLog, RTMR_LEN, extend};
+use crate::lock::{self, Patience};
 use crate::quote::Hex;
 
 /// attestation-agent's event log.
@@ -52,6 +54,9 @@ const JOURNAL: &str = ".wal_event_entry";
 const JOURNAL_HEADER: usize = 8 + RTMR_LEN;
 /// The longest journal.
 const JOURNAL_MAX: u64 = 128 << 10;
+
+/// How long another run is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The processes.
 const PROC: &str = "/proc";
@@ -138,6 +143,8 @@ pub struct MeasurementLog {
     aael: PathBuf,
     pcr: u32,
     format: AaelFormat,
+    patience: Duration,
+    clock: Arc<dyn Clock>,
 }
 
 impl Default for MeasurementLog {
@@ -155,6 +162,8 @@ impl MeasurementLog {
             aael: AAEL_PATH.into(),
             pcr: 17,
             format: AaelFormat::default(),
+            patience: PATIENCE,
+            clock: Arc::new(SystemClock),
         }
     }
 
@@ -170,6 +179,20 @@ impl MeasurementLog {
     #[must_use]
     pub const fn format(mut self, format: AaelFormat) -> Self {
         self.format = format;
+        self
+    }
+
+    /// How long another run that measures is waited for: half a minute unless told otherwise.
+    #[must_use]
+    pub const fn patience(mut self, time: Duration) -> Self {
+        self.patience = time;
+        self
+    }
+
+    /// The clock that this goes by, for tests.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
         self
     }
 
@@ -209,8 +232,22 @@ impl MeasurementLog {
         fs::create_dir_all(directory).map_err(|error| io("cannot be made", error))?;
         // The directory is what is locked: the log may not be there yet, and opening it for writing looks like the
         // agent to whoever holds the lock.
-        let lock = File::open(directory).map_err(|error| io("cannot be opened", error))?;
-        exclusive(&lock).map_err(|error| io("cannot be locked", error))?;
+        let locked = File::open(directory).map_err(|error| io("cannot be opened", error))?;
+        // A time that no clock can hold is an hour.
+        let now = self.clock.now();
+        let until = now
+            .checked_add(self.patience)
+            .unwrap_or(now + Duration::from_secs(3600));
+        let patience = Patience {
+            clock: &*self.clock,
+            until,
+        };
+        lock::exclusive(&locked, patience).map_err(|error| {
+            io(
+                "cannot be locked; is another process measuring, or stopped while it did?",
+                error,
+            )
+        })?;
 
         self.refuse_other_writers()?;
         self.recover()?;
@@ -474,16 +511,6 @@ fn opened_for_writing(fdinfo: &Path) -> bool {
     let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
     flags.is_some_and(|flags| flags & 0b11 != 0)
-}
-
-fn exclusive(file: &File) -> io::Result<()> {
-    loop {
-        match flock(file, FlockOperation::LockExclusive) {
-            Ok(()) => return Ok(()),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 fn trouble(what: String) -> Error {

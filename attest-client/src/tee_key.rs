@@ -1,6 +1,7 @@
 //! The key that a broker seals resources to.
 
 use std::fmt;
+use std::str::FromStr;
 
 use aws_lc_rs::agreement::{self, ECDH_P256, ECDH_P521, UnparsedPublicKey};
 use aws_lc_rs::encoding::AsDer as _;
@@ -40,6 +41,31 @@ impl TeeKeyKind {
             Self::RsaOaep256 => "RSA-OAEP-256",
             Self::Rsa1_5 => "RSA1_5",
         }
+    }
+}
+
+impl fmt::Display for TeeKeyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::P256 => "p256",
+            Self::P521 => "p521",
+            Self::RsaOaep256 => "rsa-oaep-256",
+            Self::Rsa1_5 => "rsa1_5",
+        })
+    }
+}
+
+impl FromStr for TeeKeyKind {
+    type Err = Error;
+
+    /// One to choose: RSA1_5 is what old brokers get without being chosen.
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::P256, Self::P521, Self::RsaOaep256]
+            .into_iter()
+            .find(|kind| kind.to_string() == name)
+            .ok_or(Error::Config {
+                what: "the kind of the TEE key is none of p256, p521 and rsa-oaep-256",
+            })
     }
 }
 
@@ -91,7 +117,8 @@ impl TeeKey {
     /// RSA-OAEP-256, or for RSA1_5 where `rsa` says so; the text does not tell.
     ///
     /// # Errors
-    /// [`Error::TeeKey`] where it holds no private key on P-256 or P-521 and none of RSA with 2048 bits.
+    /// [`Error::TeeKey`] where it holds no private key on P-256 or P-521 and none of RSA with 2048 bits, or one of
+    /// RSA where `rsa` is no kind of that.
     pub fn from_pem(pem: &str, rsa: TeeKeyKind) -> Result<Self> {
         let (label, der) = decode_pem(pem).ok_or(Error::TeeKey {
             what: "it is no PEM of a private key",
@@ -186,6 +213,11 @@ impl TeeKey {
     }
 
     fn rsa(kind: TeeKeyKind, key: PrivateDecryptingKey) -> Result<Self> {
+        if !matches!(kind, TeeKeyKind::RsaOaep256 | TeeKeyKind::Rsa1_5) {
+            return Err(Error::TeeKey {
+                what: "it is of RSA, and a key on a curve was asked for",
+            });
+        }
         let unsuitable = || Error::TeeKey {
             what: "an RSA key must have 2048 bits and the exponent 65537",
         };

@@ -222,6 +222,17 @@ fn hostile_fields_are_refused() {
     let half = [&record[..], &record[..record.len() - 1]].concat();
     assert!(log.append_records(&half).is_err());
     assert_eq!(log, before);
+
+    // Each may be as long as a log; both together may not be longer.
+    event.data = vec![1; EventLog::MAX_LEN / 2];
+    let half = event.to_bytes();
+    log.append_records(&half).unwrap();
+    let before = log.clone();
+    assert!(matches!(
+        log.append_records(&half),
+        Err(Error::EventLog { what, .. }) if what.contains("with the log before it")
+    ));
+    assert_eq!(log, before);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use attest_client::{AaelEvent, Error, GuestClient, ResourceUri, TeeKey, TeeKeyKind};
+use attest_client::{AaelEvent, Error, GuestClient, ProtocolVersion, ResourceUri, TeeKey, TeeKeyKind};
 use serde_json::{Value, json};
 
 #[path = "common/seal.rs"]
@@ -56,6 +56,46 @@ fn a_resource() {
             Server::new(move |_| answer("200 OK", BINARY, &secret))
         };
         assert_eq!(*client(&whole).get_resource(&resource()).unwrap(), secret);
+    }
+}
+
+#[test]
+fn a_call_has_its_time_with_all_its_attempts() {
+    let server = Server::new(|_| answer("429 Too Many Requests", "retry-after: 30\r\n", ""));
+    let guest = GuestClient::new(&server.url(), Duration::from_secs(2)).unwrap();
+    let error = guest.get_resource(&resource()).unwrap_err();
+    assert!(matches!(error, Error::Guest { status: 429, .. }), "{error:?}");
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[test]
+fn what_may_be_a_resource_is_not_shown() {
+    for status in ["201 Created", "203 Non-Authoritative", "206 Partial Content"] {
+        let server = Server::new(move |_| answer(status, BINARY, "swordfish"));
+        let error = client(&server).get_resource(&resource()).unwrap_err();
+        assert!(matches!(error, Error::Guest { .. }), "{error:?}");
+        assert!(!format!("{error} {error:?}").contains("swordfish"), "{error:?}");
+    }
+}
+
+#[test]
+fn rsa_keys_are_for_what_the_broker_speaks() {
+    let old: Value = serde_json::from_str(include_str!("vectors/kbs_jwe_vectors_rsa.json")).unwrap();
+    let pem = old[0]["tee_private_key_pem"].as_str().unwrap().to_owned();
+    let body = json!({"token": "eyJ.eyJ.c2ln", "tee_keypair": pem}).to_string();
+    let server = Server::new(move |_| answer("200 OK", BINARY, &body));
+    for (version, kind) in [
+        (ProtocolVersion::V0_1_0, TeeKeyKind::Rsa1_5),
+        (ProtocolVersion::V0_1_1, TeeKeyKind::Rsa1_5),
+        (ProtocolVersion::V0_2_0, TeeKeyKind::RsaOaep256),
+        (ProtocolVersion::V0_4_0, TeeKeyKind::RsaOaep256),
+    ] {
+        let (_, key) = client(&server).token_for(version).unwrap();
+        assert_eq!(key.kind(), kind, "{version}");
+    }
+    for curve in [TeeKeyKind::P256, TeeKeyKind::P521] {
+        let error = TeeKey::from_pem(&pem, curve).unwrap_err();
+        assert!(matches!(error, Error::TeeKey { .. }), "{error:?}");
     }
 }
 

@@ -239,6 +239,10 @@ fn headers_that_ask_for_more_are_refused() {
         );
         for member in [
             r#""crit":["exp"]"#,
+            r#""crit":null"#,
+            r#""zip":null"#,
+            r#""apu":null"#,
+            r#""apv":null"#,
             r#""zip":"DEF""#,
             r#""apu":"QQ""#,
             r#""apv":"QQ""#,

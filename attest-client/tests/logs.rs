@@ -189,6 +189,19 @@ fn nothing_secret_is_shown() {
     )
     .unwrap();
 
+    // What evidence is bound to, where the agent is asked twice.
+    let busy = Mutex::new(true);
+    let server = Server::new(move |_| {
+        if std::mem::replace(&mut *busy.lock().unwrap(), false) {
+            answer("429 Too Many Requests", "", "")
+        } else {
+            answer("200 OK", "", "{}")
+        }
+    });
+    let guest = GuestClient::new(&server.url(), Duration::from_secs(60)).unwrap();
+    guest.evidence(SECRET).unwrap();
+    assert_eq!(server.seen().len(), 2);
+
     // A token that does not serve.
     let key = TeeKey::generate(TeeKeyKind::P256).unwrap();
     let (server, _) = Broker::new("0.4.0", Line::Upstream, |_| None).start();
@@ -203,6 +216,13 @@ fn nothing_secret_is_shown() {
     let logged = LOGGED.lock().unwrap();
     // It was listened to.
     assert!(logged.contains("DEBUG attest_client::"), "{logged}");
+    assert!(logged.contains("GET /aa/evidence: attempt 1"), "{logged}");
+    // What nobody asked to be told is logged.
+    assert!(
+        logged.contains("WARN attest_client::kbs http://broker.invalid is plain http"),
+        "{logged}"
+    );
+    assert!(logged.contains("asks for protocol 0.1.0"), "{logged}");
     assert_secret_free(&logged, &tokens);
     assert_secret_free(&shown, &tokens);
 }

@@ -8,22 +8,27 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use attest_client::event_log::{EventKind, EventLog, extend};
 use attest_client::evidence::EventLogPolicy;
 use attest_client::{
-    AaelEvent, AaelFormat, Error, MeasurementLog, ProtocolVersion, RuntimeMeasurement, TdxEvidence,
+    AaelEvent, AaelFormat, Clock, Error, EvidenceProvider, EvidenceRequest, MeasurementLog, ProtocolVersion,
+    RuntimeMeasurement, TdxEvidence,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fuser::Errno;
 use serde_json::Value;
 
+#[path = "common/clock.rs"]
+mod clock;
 #[path = "common/evidence.rs"]
 mod common;
 #[path = "common/guest.rs"]
 mod guest;
 
+use clock::FakeClock;
 use common::{ask, evidence, nowhere, quote_in, text};
 use guest::Guest;
 
@@ -234,6 +239,40 @@ fn evidence_waits_for_an_entry_that_is_being_logged() {
         drop(lock);
         assert_eq!(verify(&asking.join().unwrap()), [event("first")]);
     });
+}
+
+#[test]
+fn nobody_waits_for_ever_for_the_log() {
+    if !guest::is_available() {
+        return;
+    }
+    let booted = Booted::new();
+    booted.log().extend(&event("first")).unwrap();
+    let register = booted.guest.state().registers[3];
+    let lock = fs::File::open(booted.aael().parent().unwrap()).unwrap();
+    lock.lock().unwrap();
+    let clock = Arc::new(FakeClock::default());
+    let shown: Arc<FakeClock> = Arc::clone(&clock);
+    let asking = booted.evidence().clock(shown);
+    let request = EvidenceRequest {
+        report_data: &common::DIGEST,
+        protocol: ProtocolVersion::V0_4_0,
+        deadline: Some(clock.now() + Duration::from_secs(7)),
+    };
+    let left_out = asking.evidence(&request).unwrap();
+    assert_eq!(left_out["cc_eventlog"], Value::Null);
+    assert!(booted.warnings()[0].contains("locked"));
+    assert_eq!(clock.slept().iter().sum::<Duration>(), Duration::from_secs(7));
+
+    let clock = Arc::new(FakeClock::default());
+    let shown: Arc<FakeClock> = Arc::clone(&clock);
+    let log = booted.log().patience(Duration::from_secs(3)).clock(shown);
+    let error = log.extend(&event("second")).unwrap_err();
+    assert!(error.to_string().contains("cannot be locked"), "{error}");
+    assert_eq!(clock.slept().iter().sum::<Duration>(), Duration::from_secs(3));
+    assert_eq!(booted.guest.state().registers[3], register);
+    drop(lock);
+    log.extend(&event("second")).unwrap();
 }
 
 #[test]

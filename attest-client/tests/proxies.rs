@@ -14,6 +14,8 @@ mod clock;
 mod seal;
 #[path = "common/server.rs"]
 mod server;
+#[path = "common/tls.rs"]
+mod tls;
 
 use broker::{Broker, Line, RESOURCE, SECRET};
 use clock::FakeClock;
@@ -68,6 +70,58 @@ fn a_proxy_that_refuses() {
     let shown = format!("{error} {error:?} {client:?}");
     assert!(matches!(error, Error::Status { status: 407, .. }), "{shown}");
     assert!(shown.contains("407") && !shown.contains("swordfish"), "{shown}");
+}
+
+#[test]
+fn a_proxy_that_does_not_connect() {
+    for (status, attempts, words) in [
+        ("407 Proxy Authentication Required", 1, "credentials"),
+        ("403 Forbidden", 1, "status 403"),
+        ("405 Method Not Allowed", 1, "status 405"),
+        ("429 Too Many Requests", 5, "status 429"),
+        ("502 Bad Gateway", 5, "status 502"),
+        ("504 Gateway Timeout", 5, "status 504"),
+    ] {
+        let proxy = Server::new(move |request| {
+            assert_eq!(
+                (&*request.method, &*request.target),
+                ("CONNECT", "broker.invalid:443")
+            );
+            answer(status, "", "")
+        });
+        let error = KbsClient::builder("https://broker.invalid")
+            .evidence(SampleEvidence)
+            .proxy(&with_password(&proxy))
+            .clock(Arc::new(FakeClock::default()))
+            .build()
+            .unwrap()
+            .get_resource(&RESOURCE.parse().unwrap())
+            .unwrap_err();
+        assert!(matches!(error, Error::Unreachable { .. }), "{status}: {error:?}");
+        assert!(error.to_string().contains(words), "{status}: {error}");
+        assert_eq!(proxy.seen().len(), attempts, "{status}");
+    }
+}
+
+#[test]
+fn a_proxys_certificate_is_the_proxys() {
+    let identity = tls::Ca::new("proxy's own").issue(&["localhost"], |_| {});
+    let proxy = tls::server(&identity, rustls::ALL_VERSIONS, |_| answer("200 OK", "", ""));
+    for broker in ["https://broker.invalid", "http://broker.invalid"] {
+        let address = format!("localhost:{}", proxy.address().port());
+        let error = KbsClient::builder(broker)
+            .evidence(SampleEvidence)
+            .proxy(&format!("https://{address}"))
+            .clock(Arc::new(FakeClock::default()))
+            .build()
+            .unwrap()
+            .get_resource(&RESOURCE.parse().unwrap())
+            .unwrap_err();
+        assert!(matches!(error, Error::Tls { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains(&format!("the proxy https://{address}")), "{text}");
+        assert!(!text.contains("broker.invalid"), "{text}");
+    }
 }
 
 #[test]

@@ -92,6 +92,44 @@ fn an_unknown_issuer() {
     }
 }
 
+/// Bytes that TLS has decrypted already, behind an answer, are as wrong on a connection as bytes that it has not.
+#[test]
+fn what_nobody_asked_for_is_not_the_next_answer() {
+    let ca = Ca::new("good");
+    let identity = ca.issue(&NAMES, |_| {});
+    for versions in [&[&TLS12], &[&TLS13]] {
+        let broker = Broker::new("0.4.0", Line::Upstream, |_| None);
+        let server = tls::server(&identity, versions, move |request| {
+            let Answer::Bytes(bytes) = broker.handle(request) else {
+                panic!("another answer");
+            };
+            if !request.target.ends_with("/auth") {
+                return Answer::Bytes(bytes);
+            }
+            // Longer than what is read ahead, so that its end is read from TLS to the byte.
+            let text = String::from_utf8(bytes).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            let head: Vec<_> = head
+                .lines()
+                .filter(|line| !line.starts_with("content-length"))
+                .collect();
+            let body = format!("{}{body}", " ".repeat(40_000));
+            let forged = "HTTP/1.1 200 OK\r\ncontent-length: 18\r\n\r\n{\"token\":\"forged\"}";
+            let length = body.len();
+            Answer::Bytes(
+                format!(
+                    "{}\r\ncontent-length: {length}\r\n\r\n{body}{forged}",
+                    head.join("\r\n")
+                )
+                .into_bytes(),
+            )
+        });
+        fetch(&https(&server, "localhost"), &ca.pem()).unwrap();
+        let [_, _, get]: [Request; 3] = server.seen().try_into().unwrap();
+        assert!(get.header("authorization").unwrap().starts_with("Bearer eyJ"));
+    }
+}
+
 #[test]
 fn another_name() {
     let ca = Ca::new("good");

@@ -316,7 +316,15 @@ fn an_api_key_and_instance_information() {
             "{bad:?}"
         );
     }
-    for bad in ["{\n}", "{\"h\u{e9}\":1}", "\0"] {
+    let told = "{\n\t\"instance_name\": \"caf\u{e9} \u{1f980}\"\r\n}\n";
+    let client = builder(&server).api_key("sk-0123").instance_info(told).build();
+    client.unwrap().get_resource(&resource()).unwrap();
+    let info = server.seen().pop().unwrap();
+    let info = info.header("aainstanceinfo").unwrap();
+    assert!(info.is_ascii(), "{info}");
+    let info: Value = serde_json::from_str(info).unwrap();
+    assert_eq!(info, json!({"instance_name": "caf\u{e9} \u{1f980}"}));
+    for bad in ["\0", "{\"a\": \"\u{7f}\"}"] {
         assert!(
             matches!(
                 builder(&server).instance_info(bad).build(),
@@ -324,6 +332,39 @@ fn an_api_key_and_instance_information() {
             ),
             "{bad:?}"
         );
+    }
+}
+
+#[test]
+fn an_old_version_is_warned_of_once() {
+    for (version, told) in [("0.1.0", 1), ("0.1.1", 1), ("0.2.0", 0), ("0.4.0", 0)] {
+        let warnings = Arc::new(Mutex::new(Vec::new()));
+        let (server, broker) = Broker::new(version, Line::Upstream, |_| None).start();
+        let client = builder(&server)
+            .on_warning({
+                let warnings = Arc::clone(&warnings);
+                move |text| warnings.lock().unwrap().push(text.to_owned())
+            })
+            .build()
+            .unwrap();
+        for _ in 0..2 {
+            client.get_resource(&resource()).unwrap();
+            broker.restart(false);
+            client.forget();
+        }
+        let warnings = warnings.lock().unwrap();
+        assert_eq!(warnings.len(), told, "{warnings:?}");
+        assert!(
+            warnings
+                .iter()
+                .all(|text| text.contains(version) && text.contains("RSA1_5")),
+            "{warnings:?}"
+        );
+        // Whoever names the version knows it.
+        let quiet = builder(&server)
+            .protocol_version(version.parse().unwrap())
+            .on_warning(|text| panic!("{text}"));
+        quiet.build().unwrap().get_resource(&resource()).unwrap();
     }
 }
 
@@ -364,14 +405,16 @@ fn init_data() {
 
 #[test]
 fn plain_http_is_warned_of() {
-    let warned = |url: &str| {
+    let warned = |url: &str, api_key: Option<&str>| {
         let warnings = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&warnings);
-        let client = KbsClient::builder(url)
+        let mut client = KbsClient::builder(url)
             .evidence(SampleEvidence)
-            .on_warning(move |text| into.lock().unwrap().push(text.to_owned()))
-            .build();
-        client.unwrap();
+            .on_warning(move |text| into.lock().unwrap().push(text.to_owned()));
+        if let Some(key) = api_key {
+            client = client.api_key(key);
+        }
+        client.build().unwrap();
         Arc::try_unwrap(warnings).unwrap().into_inner().unwrap()
     };
     for url in [
@@ -379,11 +422,13 @@ fn plain_http_is_warned_of() {
         "http://broker.example.com",
         "http://localhost.example.com",
     ] {
-        let warnings = warned(url);
-        assert!(
-            warnings.len() == 1 && warnings[0].contains("a key of their own"),
-            "{warnings:?}"
-        );
+        for api_key in [None, Some("sk-0123")] {
+            let [warning] = warned(url, api_key).try_into().unwrap();
+            for exposed in ["a key of their own", "cookie", "attestation token"] {
+                assert!(warning.contains(exposed), "{warning}");
+            }
+            assert_eq!(warning.contains("API key"), api_key.is_some(), "{warning}");
+        }
     }
     for url in [
         "https://broker.example.com",
@@ -391,7 +436,7 @@ fn plain_http_is_warned_of() {
         "http://localhost:8080",
         "http://[::1]",
     ] {
-        assert!(warned(url).is_empty(), "{url}");
+        assert!(warned(url, Some("sk-0123")).is_empty(), "{url}");
     }
 }
 

@@ -4,10 +4,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
-
 use crate::aael::{AaelFormat, replay_text};
 use crate::event_log::{EventLog, RTMR_LEN};
+use crate::lock::{self, Patience};
 
 /// As much of a file as is read: firmware reserves 64 KiB to 1 MiB for its log, whatever it fills.
 const FILE_MAX: u64 = 16 << 20;
@@ -25,8 +24,13 @@ type Rtmrs = [[u8; RTMR_LEN]; 4];
 impl Logs {
     /// One log of the firmware's and attestation-agent's events, which all four RTMRs must follow from. Returns what is
     /// wrong beside it.
-    pub(super) fn tcg2(ccel: &Path, aael: &Path, rtmr: &Rtmrs) -> (Self, Option<String>) {
-        let log = match tcg2_log(ccel, aael, rtmr) {
+    pub(super) fn tcg2(
+        ccel: &Path,
+        aael: &Path,
+        rtmr: &Rtmrs,
+        patience: Patience<'_>,
+    ) -> (Self, Option<String>) {
+        let log = match tcg2_log(ccel, aael, rtmr, patience) {
             Ok(Some(log)) => log,
             Ok(None) => return (Self::default(), None),
             Err(problem) => return (Self::default(), Some(problem)),
@@ -42,7 +46,12 @@ impl Logs {
 
     /// The firmware's log for RTMR0 to RTMR2, and attestation-agent's log of text for RTMR3. A log of records cannot be
     /// sent in this form; RTMR3 is not checked then.
-    pub(super) fn old(ccel: &Path, aael: &Path, rtmr: &Rtmrs) -> (Self, Option<String>) {
+    pub(super) fn old(
+        ccel: &Path,
+        aael: &Path,
+        rtmr: &Rtmrs,
+        patience: Patience<'_>,
+    ) -> (Self, Option<String>) {
         let mut logs = Self::default();
         let mut problems = Vec::new();
         match firmware_log(ccel) {
@@ -54,7 +63,7 @@ impl Logs {
             Ok(None) => {}
             Err(problem) => problems.push(problem),
         }
-        match agents_log(aael) {
+        match agents_log(aael, patience) {
             Ok(Some(bytes)) if AaelFormat::of(&bytes) == Some(AaelFormat::Text) => {
                 match String::from_utf8(bytes) {
                     Ok(text) => {
@@ -75,9 +84,14 @@ impl Logs {
     }
 }
 
-fn tcg2_log(ccel: &Path, aael: &Path, rtmr: &Rtmrs) -> Result<Option<EventLog>, String> {
+fn tcg2_log(
+    ccel: &Path,
+    aael: &Path,
+    rtmr: &Rtmrs,
+    patience: Patience<'_>,
+) -> Result<Option<EventLog>, String> {
     let firmware = firmware_log(ccel)?;
-    let Some(records) = agents_log(aael)? else {
+    let Some(records) = agents_log(aael, patience)? else {
         return Ok(firmware);
     };
     if AaelFormat::of(&records) == Some(AaelFormat::Text) {
@@ -126,11 +140,17 @@ fn firmware_log(path: &Path) -> Result<Option<EventLog>, String> {
 }
 
 /// attestation-agent's log, while no run of ours adds to it; none where it is empty.
-fn agents_log(path: &Path) -> Result<Option<Vec<u8>>, String> {
-    // What a run of ours locks while it adds an entry.
+fn agents_log(path: &Path, patience: Patience<'_>) -> Result<Option<Vec<u8>>, String> {
+    // What a run of ours locks while it adds an entry. Where there are no locks there is none to wait for.
     let directory = path.parent().and_then(|directory| File::open(directory).ok());
-    if let Some(directory) = &directory {
-        let _ = flock(directory, FlockOperation::LockShared);
+    if let Some(directory) = &directory
+        && let Err(error) = lock::shared(directory, patience)
+        && error.kind() == io::ErrorKind::TimedOut
+    {
+        return Err(format!(
+            "{} cannot be read: another process has kept its directory locked all the time",
+            path.display()
+        ));
     }
     Ok(read(path)?.filter(|bytes| !bytes.is_empty()))
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use super::tdx_guest::{Device, ReportSource};
 use super::{EvidenceProvider, EvidenceRequest, ProtocolVersion, Trouble, configfs};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
+use crate::lock::Patience;
 use crate::quote::{Measurements, Quote};
 
 /// How often a quote is asked for before giving up, and the pauses between: the first, and the longest.
@@ -39,6 +41,29 @@ pub enum EventLogPolicy {
     Warn,
     /// No evidence is given.
     Fail,
+}
+
+impl fmt::Display for EventLogPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LeaveOut => "leave-out",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        })
+    }
+}
+
+impl FromStr for EventLogPolicy {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::LeaveOut, Self::Warn, Self::Fail]
+            .into_iter()
+            .find(|policy| policy.to_string() == name)
+            .ok_or(Error::Config {
+                what: "the policy of event logs is none of leave-out, warn and fail",
+            })
+    }
 }
 
 /// Evidence of the TDX guest that this runs in: a quote, and the event logs that explain its RTMRs.
@@ -87,7 +112,7 @@ impl TdxEvidence {
             ccel: "/sys/firmware/acpi/tables/data/CCEL".into(),
             aael: crate::runtime_measurement::AAEL_PATH.into(),
             policy: EventLogPolicy::default(),
-            warn: Arc::new(|_| {}),
+            warn: Arc::new(|text| log::warn!("{text}")),
             clock: Arc::new(SystemClock),
         }
     }
@@ -99,7 +124,8 @@ impl TdxEvidence {
         self
     }
 
-    /// Is told what went wrong without stopping the evidence: a sentence without its end.
+    /// Is told what went wrong without stopping the evidence: a sentence without its end. Without this it is logged as a
+    /// warning.
     #[must_use]
     pub fn on_warning(mut self, warn: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.warn = Arc::new(warn);
@@ -289,12 +315,16 @@ impl TdxEvidence {
     }
 
     /// The event logs, as the policy has it.
-    fn logs(&self, protocol: ProtocolVersion, quote: &Quote) -> Result<Logs> {
+    fn logs(&self, protocol: ProtocolVersion, quote: &Quote, until: Instant) -> Result<Logs> {
         let rtmr = &quote.body.measurements.rtmr;
+        let patience = Patience {
+            clock: &*self.clock,
+            until,
+        };
         let (logs, problem) = if protocol < ProtocolVersion::V0_4_0 {
-            Logs::old(&self.ccel, &self.aael, rtmr)
+            Logs::old(&self.ccel, &self.aael, rtmr, patience)
         } else {
-            Logs::tcg2(&self.ccel, &self.aael, rtmr)
+            Logs::tcg2(&self.ccel, &self.aael, rtmr, patience)
         };
         let Some(problem) = problem else {
             return Ok(logs);
@@ -325,8 +355,9 @@ impl EvidenceProvider for TdxEvidence {
             .filter(|bytes| !bytes.is_empty())
             .ok_or_else(|| Trouble::lasting("report data has 1 to 64 bytes".to_owned()).into_error())?
             .copy_from_slice(request.report_data);
-        let (bytes, quote) = self.quote(&report_data, request.deadline)?;
-        let logs = self.logs(request.protocol, &quote)?;
+        let deadline = request.deadline.unwrap_or_else(|| self.clock.now() + PATIENCE);
+        let (bytes, quote) = self.quote(&report_data, Some(deadline))?;
+        let logs = self.logs(request.protocol, &quote, deadline)?;
         let mut evidence = json!({
             "cc_eventlog": logs.cc_eventlog.map(|log| STANDARD.encode(log)),
             "quote": STANDARD.encode(bytes),

@@ -34,8 +34,8 @@ pub(super) struct Connection {
 /// An answer up to its body.
 pub(super) struct Head {
     pub(super) status: u16,
-    /// Names in lower case.
-    headers: Vec<(String, String)>,
+    /// Names in lower case. A value may be a session's cookie.
+    headers: Vec<(String, Zeroizing<String>)>,
     framing: Framing,
 }
 
@@ -134,6 +134,9 @@ impl Connection {
             match response.parse(&self.buffer[self.begin..self.end]) {
                 Ok(httparse::Status::Complete(len)) => {
                     let status = response.code.unwrap_or_default();
+                    if status < 100 {
+                        return Err(malformed("a status that is none"));
+                    }
                     if status == 101 {
                         return Err(malformed("another protocol"));
                     }
@@ -316,7 +319,17 @@ impl Head {
 fn head(response: &httparse::Response<'_, '_>) -> io::Result<Head> {
     let status = response.code.unwrap_or_default();
     // What is no text is nothing that is looked at.
-    let text = |value: &[u8]| str::from_utf8(value).ok().map(|text| text.trim().to_owned());
+    let text = |value: &[u8]| {
+        let text = str::from_utf8(value).ok()?;
+        Some(Zeroizing::new(text.trim().to_owned()))
+    };
+    let frames = |name: &str| {
+        name.eq_ignore_ascii_case("transfer-encoding") || name.eq_ignore_ascii_case("content-length")
+    };
+    let mut framing = response.headers.iter().filter(|header| frames(header.name));
+    if framing.any(|header| !header.value.is_ascii()) {
+        return Err(malformed("a length that is no text"));
+    }
     let headers = response.headers.iter();
     let mut head = Head {
         status,
@@ -336,6 +349,9 @@ fn head(response: &httparse::Response<'_, '_>) -> io::Result<Head> {
     } else if !codings.is_empty() {
         if codings.len() != 1 || !codings[0].eq_ignore_ascii_case("chunked") {
             return Err(malformed("a transfer coding other than chunked"));
+        }
+        if head.values("content-length").next().is_some() {
+            return Err(malformed("two lengths"));
         }
         Framing::Chunked
     } else {
@@ -487,7 +503,7 @@ mod tests {
                 true,
             ),
             (
-                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n\
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
                  2;a=b\r\nhe\r\n003\r\nllo\r\n0\r\ntrailer: x\r\n\r\n",
                 200,
                 "hello",
@@ -544,6 +560,69 @@ mod tests {
         }
     }
 
+    /// Times out once where the first part ends, and goes on with the second.
+    struct Slow {
+        parts: Vec<Vec<u8>>,
+    }
+
+    impl io::Read for Slow {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let Some(part) = self.parts.first_mut() else {
+                return Ok(0);
+            };
+            if part.is_empty() {
+                self.parts.remove(0);
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let len = part.len().min(into.len());
+            into[..len].copy_from_slice(&part[..len]);
+            part.drain(..len);
+            Ok(len)
+        }
+    }
+
+    impl io::Write for Slow {
+        fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+            Ok(from.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Stream for Slow {
+        fn give_up_at(&mut self, _: Instant) {}
+
+        fn is_quiet(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn half_a_body_ends_a_connection() {
+        let plain = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n";
+        let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        for (first, rest) in [
+            (plain.to_owned(), "helloworld"),
+            (format!("{plain}hello"), "world"),
+            (chunked.to_owned(), "5\r\nhello\r\n0\r\n\r\n"),
+            (format!("{chunked}5"), "\r\nhello\r\n0\r\n\r\n"),
+            (format!("{chunked}5\r\nhe"), "llo\r\n0\r\n\r\n"),
+            (format!("{chunked}5\r\nhello\r\n"), "0\r\n\r\n"),
+            (format!("{chunked}5\r\nhello\r\n0\r\n"), "\r\n"),
+        ] {
+            let next = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnext";
+            let mut connection = Connection::new(Box::new(Slow {
+                parts: vec![first.clone().into_bytes(), format!("{rest}{next}").into_bytes()],
+            }));
+            let head = connection.read_head().unwrap();
+            let error = connection.read_body(&head, 100).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{first}");
+            assert!(!connection.is_reusable(), "{first}");
+        }
+    }
+
     #[test]
     fn answers_that_are_refused() {
         let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -584,6 +663,26 @@ mod tests {
             ),
             (
                 "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nhello",
+                io::ErrorKind::InvalidData,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n",
+                io::ErrorKind::InvalidData,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\u{e9}\r\n\r\n0\r\n\r\n",
+                io::ErrorKind::InvalidData,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 5\u{e9}\r\n\r\nhello",
+                io::ErrorKind::InvalidData,
+            ),
+            (
+                "HTTP/1.1 099 Early\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+                io::ErrorKind::InvalidData,
+            ),
+            (
+                "HTTP/1.1 000 Odd\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
                 io::ErrorKind::InvalidData,
             ),
             (

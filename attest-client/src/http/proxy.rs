@@ -70,15 +70,17 @@ impl Proxy {
         let Some(proxy) = value(own).or_else(|| value("ALL_PROXY")) else {
             return Ok(None);
         };
-        if value("NO_PROXY").is_some_and(|list| is_excepted(&url.authority().host, &list)) {
+        if value("NO_PROXY").is_some_and(|list| is_excepted(url.authority(), &list)) {
             return Ok(None);
         }
         Self::parse(&proxy).map(Some)
     }
 }
 
-/// Whether a list of hosts, domains, addresses and networks, separated by commas, names the host.
-fn is_excepted(host: &str, list: &str) -> bool {
+/// Whether a list of hosts, domains, addresses and networks, separated by commas, names the host. Entries may end
+/// with a port, and are for that port alone then.
+fn is_excepted(to: &Authority, list: &str) -> bool {
+    let host = to.host.as_str();
     let address: Option<IpAddr> = host.parse().ok();
     list.split(',')
         .map(str::trim)
@@ -86,6 +88,10 @@ fn is_excepted(host: &str, list: &str) -> bool {
         .any(|entry| {
             if entry == "*" {
                 return true;
+            }
+            let (entry, port) = split_port(entry);
+            if port.is_some_and(|port| port.parse() != Ok(to.port)) {
+                return false;
             }
             if let Some(address) = address {
                 return match entry.split_once('/') {
@@ -102,6 +108,14 @@ fn is_excepted(host: &str, list: &str) -> bool {
                 && (at == 0 || host.as_bytes()[at - 1] == b'.')
                 && !domain.is_empty()
         })
+}
+
+/// An entry's port, if it has one: colons of an address without brackets are its own.
+fn split_port(entry: &str) -> (&str, Option<&str>) {
+    match entry.rsplit_once(':') {
+        Some((host, port)) if host.ends_with(']') || !host.contains(':') => (host, Some(port)),
+        _ => (entry, None),
+    }
 }
 
 fn is_in_network(address: IpAddr, network: &str, bits: &str) -> bool {
@@ -216,8 +230,22 @@ mod tests {
             ("2001:db8::1", "[2001:db8::1]", true),
             ("2001:db9::1", "2001:db8::/32", false),
             ("2001:db8::1", "10.0.0.0/0", false),
+            ("broker.example.com", "broker.example.com:8443", true),
+            ("broker.example.com", ".example.com:8443", true),
+            ("broker.example.com", "broker.example.com:443", false),
+            ("broker.example.com", "broker.example.com:", false),
+            ("10.1.2.3", "10.1.2.3:8443", true),
+            ("10.1.2.3", "10.1.2.3:1", false),
+            ("2001:db8::1", "[2001:db8::1]:8443", true),
+            ("2001:db8::1", "[2001:db8::1]:1", false),
+            ("2001:db8::1", "2001:db8::1", true),
         ] {
-            assert_eq!(is_excepted(host, list), is, "{host} in {list:?}");
+            let to = Authority {
+                host: host.to_owned(),
+                port: 8443,
+                text: String::new(),
+            };
+            assert_eq!(is_excepted(&to, list), is, "{host} in {list:?}");
         }
     }
 }

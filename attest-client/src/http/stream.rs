@@ -1,5 +1,6 @@
 //! Connections: TCP, through a proxy where there is one, and TLS over them.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::sync::{Arc, mpsc};
@@ -48,7 +49,9 @@ impl Route {
             Some(proxy) => {
                 let mut stream = tcp(&proxy.authority, false, give_up_at)?;
                 if proxy.https {
-                    stream = self.tls(stream, &proxy.authority, give_up_at)?;
+                    stream = self
+                        .tls(stream, &proxy.authority, give_up_at)
+                        .map_err(|error| ProxyTrouble::of_tls(error, proxy))?;
                 }
                 if self.https {
                     self.tunnel(stream, proxy, give_up_at)?
@@ -99,14 +102,59 @@ impl Route {
         connection.write_request("CONNECT", &to, &headers, None)?;
         let head = connection.read_head()?;
         if !(200..300).contains(&head.status) {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                format!("the proxy does not connect: status {}", head.status),
-            ));
+            return Err(io::Error::other(ProxyTrouble::Refused {
+                status: head.status,
+                // What else it refuses it refuses for good.
+                passing: head.status >= 500 || matches!(head.status, 408 | 429),
+            }));
         }
         connection.into_stream()
     }
 }
+
+/// What a proxy, and not the broker, is to blame for.
+#[derive(Debug)]
+pub(super) enum ProxyTrouble {
+    /// It does not connect.
+    Refused {
+        status: u16,
+        /// Whether it may in a moment.
+        passing: bool,
+    },
+    /// There is no TLS to it.
+    Tls { proxy: String, error: rustls::Error },
+}
+
+impl ProxyTrouble {
+    /// That which an error is, if it is.
+    pub(super) fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    fn of_tls(error: io::Error, proxy: &Proxy) -> io::Error {
+        match error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
+            Some(inner) => io::Error::other(Self::Tls {
+                proxy: proxy.authority.text.clone(),
+                error: inner.clone(),
+            }),
+            None => error,
+        }
+    }
+}
+
+impl fmt::Display for ProxyTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { status, .. } => write!(f, "the proxy does not connect (status {status})"),
+            Self::Tls { error, .. } => write!(f, "no TLS to the proxy: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ProxyTrouble {}
 
 /// The host as a URL has it.
 fn bracketed(host: &str) -> String {

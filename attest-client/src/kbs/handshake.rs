@@ -111,6 +111,7 @@ impl KbsClient {
             match next {
                 Ok(next) if self.options.version.is_none() && !tried.contains(&next) => {
                     log::debug!("the broker speaks protocol {next}, not {version}");
+                    self.warn_of(next);
                     version = next;
                 }
                 _ => {
@@ -121,6 +122,17 @@ impl KbsClient {
                     });
                 }
             }
+        }
+    }
+
+    /// Says once what an old version means: whoever answers in the broker's place can ask for it.
+    fn warn_of(&self, version: ProtocolVersion) {
+        if version.seals_in_old_form() && !std::mem::replace(&mut self.state().warned_of_version, true) {
+            self.warn(&format!(
+                "{} asks for protocol {version}, which seals with RSA1_5 and does not bind the header of what it \
+                 seals; if the broker is newer, give its version, and something else answered in its place",
+                self.http.base()
+            ));
         }
     }
 

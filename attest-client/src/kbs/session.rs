@@ -152,7 +152,11 @@ impl Headers {
     }
 
     pub(super) fn set_instance_info(&mut self, json: &str) {
-        self.instance_info = Some(json.trim().to_owned());
+        self.instance_info = Some(on_one_line(json));
+    }
+
+    pub(super) fn has_api_key(&self) -> bool {
+        self.authorization.is_some()
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -172,7 +176,7 @@ impl Headers {
             .is_some_and(|json| !is_printable(json))
         {
             return Err(Error::Config {
-                what: "the instance information must be printable ASCII on one line",
+                what: "the instance information is no JSON: it holds characters that JSON has no place for",
             });
         }
         Ok(())
@@ -189,4 +193,22 @@ impl Headers {
     pub(super) fn instance_info(&self) -> Option<(&'static str, &str)> {
         self.instance_info.as_deref().map(|json| ("aainstanceinfo", json))
     }
+}
+
+/// JSON as a header may hold it: what is not ASCII can only stand in strings, where it is escaped, and lines only end
+/// between them.
+fn on_one_line(json: &str) -> String {
+    let mut line = String::with_capacity(json.len());
+    for char in json.trim().chars() {
+        match char {
+            '\n' | '\r' | '\t' => line.push(' '),
+            _ if char.is_ascii() => line.push(char),
+            _ => line.extend(
+                char.encode_utf16(&mut [0; 2])
+                    .iter()
+                    .map(|unit| format!("\\u{unit:04x}")),
+            ),
+        }
+    }
+    line
 }
