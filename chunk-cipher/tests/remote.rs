@@ -12,7 +12,6 @@ use chunk_cipher::{Engine, Error, Pool, Sealed};
 use proptest::prelude::*;
 
 #[path = "common/codec.rs"]
-#[allow(dead_code)]
 mod codec;
 
 use codec::{Memory, Sink, TestCodec, bytes};

@@ -501,7 +501,7 @@ fn the_library_mounts_until_it_is_dropped() {
     let options = MountOptions {
         threads: Some(1),
         log: Some(Arc::new(move |line: &str| {
-            lines.lock().unwrap().push(line.to_owned())
+            lines.lock().unwrap().push(line.to_owned());
         })),
         ..MountOptions::default()
     };

@@ -67,7 +67,7 @@ mod tests {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&lines);
         let log = Log::new(Some(Arc::new(move |line: &str| {
-            heard.lock().unwrap().push(line.to_owned())
+            heard.lock().unwrap().push(line.to_owned());
         })));
         for _ in 0..3 {
             log.error(&chunk(1));
