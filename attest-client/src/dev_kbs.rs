@@ -68,6 +68,9 @@ const BODY_MAX: usize = 2 << 20;
 /// Longest head of a request, in bytes.
 const HEAD_MAX: usize = 128 << 10;
 
+/// Longest life of a session or a token: what no date can tell would be no end.
+const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// Whose servers it speaks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -263,15 +266,15 @@ impl Builder {
         self
     }
 
-    /// How long a session lasts: 5 minutes unless set.
+    /// How long a session lasts: 5 minutes unless set, ten years at most.
     pub fn session_lifetime(mut self, lifetime: Duration) -> Self {
-        self.session = lifetime;
+        self.session = lifetime.min(LONGEST_LIFE);
         self
     }
 
-    /// How long a token is good for: 5 minutes unless set.
+    /// How long a token is good for: 5 minutes unless set, ten years at most.
     pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
-        self.token = lifetime;
+        self.token = lifetime.min(LONGEST_LIFE);
         self
     }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use attest_client::dev_kbs::{Builder, DevKbs, Family, Policy, new_admin_key};
 use attest_client::{
@@ -123,6 +124,17 @@ fn a_broker_that_was_started_anew_is_attested_to_anew() {
     let (_broker, handshakes) = counting(builder().address(address));
     assert_eq!(client.get_resource(&resource()).unwrap().as_slice(), SECRET);
     assert_eq!(handshakes.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn lives_without_end_end() {
+    let endless = builder()
+        .session_lifetime(Duration::MAX)
+        .token_lifetime(Duration::MAX)
+        .start()
+        .unwrap();
+    let client = client(&endless).build().unwrap();
+    assert_eq!(client.get_resource(&resource()).unwrap().as_slice(), SECRET);
 }
 
 #[test]

@@ -11,6 +11,9 @@ use crate::messages::ProtocolVersion;
 /// Sessions that are kept. The oldest goes first.
 const MAX: usize = 4096;
 
+/// Bytes of tokens that are kept with them. They grow with evidence and init data, which clients choose.
+const MAX_TOKENS: usize = 64 << 20;
+
 /// Name of the cookie.
 const COOKIE: &str = "kbs-session-id";
 
@@ -31,6 +34,8 @@ pub(super) struct Sessions {
     by_id: HashMap<String, Session>,
     /// As they came, and as all live equally long, as they expire.
     order: VecDeque<String>,
+    /// Bytes of all their tokens.
+    tokens: usize,
 }
 
 impl Sessions {
@@ -46,8 +51,7 @@ impl Sessions {
         while let Some(oldest) = self.order.front()
             && (self.order.len() >= MAX || self.by_id.get(oldest).is_none_or(|session| session.expires < now))
         {
-            self.by_id.remove(oldest);
-            self.order.pop_front();
+            self.drop_oldest();
         }
         let id = new_id();
         let session = Session {
@@ -70,9 +74,23 @@ impl Sessions {
 
     /// Notes that a session has attested.
     pub(super) fn attested(&mut self, id: &str, token: &str) {
-        if let Some(session) = self.by_id.get_mut(id) {
-            session.token = Some(token.to_owned());
+        let Some(session) = self.by_id.get_mut(id) else {
+            return;
+        };
+        let before = session.token.replace(token.to_owned());
+        self.tokens += token.len();
+        self.tokens -= before.map_or(0, |token| token.len());
+        while self.tokens > MAX_TOKENS && self.order.len() > 1 {
+            self.drop_oldest();
         }
+    }
+
+    fn drop_oldest(&mut self) {
+        let oldest = self.order.pop_front();
+        let dropped = oldest.and_then(|oldest| self.by_id.remove(&oldest));
+        self.tokens -= dropped
+            .and_then(|session| session.token)
+            .map_or(0, |token| token.len());
     }
 }
 
@@ -137,6 +155,24 @@ mod tests {
         }
         assert_eq!((sessions.by_id.len(), sessions.order.len()), (MAX, MAX));
         assert!(sessions.get(&second, now + 11 * SECOND).is_none());
+    }
+
+    #[test]
+    fn tokens_make_room_too() {
+        let now = SystemTime::UNIX_EPOCH + 1_000_000 * SECOND;
+        let mut sessions = Sessions::default();
+        let token = "x".repeat(MAX_TOKENS / 3);
+        let ids: Vec<_> = (0..5).map(|_| begin(&mut sessions, now)).collect();
+        for id in &ids {
+            sessions.attested(id, &token);
+            // And the same again is no more.
+            sessions.attested(id, &token);
+            assert!(sessions.tokens <= MAX_TOKENS);
+        }
+        let kept = ids.iter().filter(|id| sessions.get(id, now).is_some()).count();
+        assert_eq!((kept, sessions.tokens), (3, 3 * token.len()));
+        begin(&mut sessions, now + 60 * SECOND);
+        assert_eq!((sessions.by_id.len(), sessions.tokens), (1, 0));
     }
 
     #[test]

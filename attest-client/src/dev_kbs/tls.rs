@@ -73,7 +73,8 @@ fn config(
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(bad)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // It is built without HTTP/2.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
@@ -94,4 +95,13 @@ pub(super) fn pem(label: &str, der: &[u8]) -> String {
     pem += label;
     pem += "-----\n";
     pem
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn only_what_is_spoken_is_offered() {
+        let identity = super::made().unwrap();
+        assert_eq!(identity.config.alpn_protocols, [b"http/1.1".to_vec()]);
+    }
 }
