@@ -73,6 +73,11 @@ pub(crate) fn cp(from: &Path, to: &Path) -> Result<()> {
     run(Command::new("cp").arg("--").arg(from).arg(to))
 }
 
+/// Copies a directory with all that is in it, as `cp` does.
+pub(crate) fn cp_all(from: &Path, to: &Path) -> Result<()> {
+    run(Command::new("cp").args(["-r", "--"]).arg(from).arg(to))
+}
+
 /// Seconds that OpenSSL's scrypt takes with the cost of a new vault, as Python's `hashlib` runs it: measured in there,
 /// without the time to start.
 pub(crate) fn openssl_scrypt() -> Result<f64> {

@@ -17,6 +17,7 @@ use self::Target::{MibPerThread, Times};
 mod blocks;
 mod broker;
 mod memory;
+mod mount;
 mod package;
 pub(crate) mod read;
 mod seal;
@@ -118,7 +119,7 @@ const fn row(
 
 /// All rows, in the order of the table.
 #[rustfmt::skip]
-static ROWS: [Spec; 30] = [
+static ROWS: [Spec; 33] = [
     row("blocks", "decrypt 4 KiB blocks in cache, 1 thread", "AWS-LC called directly", Times(0.95), blocks::open),
     row("disk-read", "read from disk's cache, memory touched before", "parallel pread of the plain file", Times(0.9), |c| read::touched(c, c.disk()?)),
     row("disk-mount", "read from disk's cache, memory touched before", "dd from a gocryptfs mount", Times(6.0), |c| read::mount(c, c.disk()?)),
@@ -136,6 +137,9 @@ static ROWS: [Spec; 30] = [
     row("package-random", "read 4 KiB anywhere in a package", "the whole chunk it lies in", Times(1.0), package::random),
     row("package-cp", "pack a directory, tmpfs to tmpfs", "cp of the plain file", Times(0.4), package::cp),
     row("package-open", "open a package of 10,000 files", "its scrypt alone", Times(0.5), package::many),
+    row("mount-cold", "dd from our mount, nothing of the plaintext cached", "dd from a gocryptfs mount", Times(3.0), mount::cold),
+    row("mount-warm", "dd from our mount, all of the plaintext cached", "dd from tmpfs", Times(0.9), mount::warm),
+    row("mount-small", "cp -r of 2,000 files of 8 KiB from our mount", "cp -r from a gocryptfs mount", Times(1.5), mount::small),
     row("unlock-mount", "unlock, scrypt N = 2^16", "gocryptfs until mounted", Times(1.0), unlock::mount),
     row("unlock-openssl", "unlock, scrypt N = 2^16", "OpenSSL's scrypt alone", Times(1.0 / 1.2), unlock::openssl),
     row("broker-p256", "attest and fetch a key on loopback, P-256", "its cryptography alone", Times(0.05), broker::p256),

@@ -5,7 +5,6 @@
 
 mod common {
     pub(crate) mod command;
-    pub(crate) mod gocryptfs;
     pub(crate) mod mount;
     pub(crate) mod tree;
 }
@@ -26,129 +25,8 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::process::{Signal, getuid, kill_process};
 
 use common::command::{BIG, Place, Run};
-use common::gocryptfs;
-use common::mount::{Background, Mounted, is_available, is_mounted, ok, wait_until};
-use common::tree::{Tree, assert_same, bytes, make_everything, names, snapshot, supports_xattrs, write};
-
-/// Options for a model of each format.
-const FORMATS: [&[&str]; 2] = [&[], &["--format", "sam", "--key-id", "LD_Demo_0001"]];
-
-/// A tree as it is when mounted: nobody may write to it.
-fn read_only(mut tree: Tree) -> Tree {
-    for node in tree.values_mut() {
-        if node.kind != 'l' {
-            node.mode &= !0o222;
-        }
-    }
-    tree
-}
-
-/// The digests of all files below `dir`, by `sha256sum`.
-fn digests(dir: &Path) -> Vec<u8> {
-    let script = "find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum";
-    ok(Command::new("sh").args(["-c", script]).current_dir(dir)).stdout
-}
-
-#[test]
-fn everything_is_there_in_both_formats() {
-    if !is_available() {
-        return;
-    }
-    for (n, format) in FORMATS.into_iter().enumerate() {
-        let place = Place::new();
-        let is_vault = n == 0;
-        let source = place.dir("source");
-        make_everything(&source, is_vault && supports_xattrs(&source));
-        if !is_vault {
-            // Links out of a package are none of its.
-            fs::remove_dir_all(source.join("links")).unwrap();
-            symlink("zeros", source.join("link")).unwrap();
-        }
-        place.seal("source", "model", &[format, &["--symlinks", "keep"]].concat());
-        let mounted = Mounted::new(&place, "model", "at", &[]);
-        let expected = read_only(snapshot(&source));
-        assert_same("mounted", &expected, &snapshot(&mounted.path("")));
-        // What is cached by now is the same.
-        assert_same("mounted", &expected, &snapshot(&mounted.path("")));
-        assert_eq!(digests(&mounted.path("")), digests(&source));
-        let copy = place.path("copy");
-        ok(Command::new("cp")
-            .arg("-a")
-            .args([mounted.path(""), copy.clone()]));
-        assert_same("copied", &expected, &snapshot(&copy));
-        assert!(!mounted.log().contains("damaged"), "{}", mounted.log());
-    }
-}
-
-#[test]
-fn the_real_gocryptfs_shows_the_same() {
-    if !is_available() || !gocryptfs::is_available() {
-        return;
-    }
-    let place = Place::with_model(&[]);
-    let theirs =
-        gocryptfs::Mount::with_passfile(&place.path("vault"), &place.path("theirs"), &place.path("pw"));
-    let ours = Mounted::new(&place, "vault", "ours", &[]);
-    assert_eq!(digests(&ours.path("")), digests(&place.path("theirs")));
-    drop(theirs);
-}
-
-#[test]
-fn many_readers_at_the_same_time_read_what_was_sealed() {
-    if !is_available() {
-        return;
-    }
-    for format in FORMATS {
-        let place = Place::with_model(format);
-        let plain = fs::read(place.path("source/weights/big")).unwrap();
-        let mounted = Mounted::new(&place, "vault", "at", &[]);
-        let path = mounted.path("weights/big");
-        thread::scope(|scope| {
-            for reader in 0..32 {
-                let (plain, path) = (&plain, &path);
-                scope.spawn(move || {
-                    let file = File::open(path).unwrap();
-                    let mut random = bytes(reader, 16 * 40).into_iter();
-                    let mut number = |below: usize| {
-                        let taken: Vec<_> = random.by_ref().take(8).collect();
-                        usize::try_from(u64::from_le_bytes(taken.try_into().unwrap()) % below as u64).unwrap()
-                    };
-                    for _ in 0..40 {
-                        let start = number(BIG);
-                        let len = number(2 << 20).min(BIG - start);
-                        let mut read = vec![0; len];
-                        file.read_exact_at(&mut read, start as u64).unwrap();
-                        assert!(read == plain[start..start + len], "{len} bytes at {start}");
-                    }
-                });
-            }
-        });
-        assert_eq!(fs::read(&path).unwrap(), plain);
-    }
-}
-
-#[test]
-fn files_can_be_mapped() {
-    if !is_available() {
-        return;
-    }
-    let place = Place::with_model(&[]);
-    let mounted = Mounted::new(&place, "vault", "at", &[]);
-    let script = "
-import mmap, sys
-with open(sys.argv[1], 'rb') as file, open(sys.argv[2], 'rb') as plain:
-    with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as view, plain:
-        plain = plain.read()
-        for start in [len(plain) - 3, 5_000_000, 0]:
-            assert view[start:start + 70_000] == plain[start:start + 70_000], start
-        assert view[:] == plain
-        print(len(view))";
-    let mut python = Command::new("python3");
-    python.args(["-c", script]);
-    python.args([mounted.path("weights/big"), place.path("source/weights/big")]);
-    let run = ok(&mut python);
-    assert_eq!(run.text().trim(), BIG.to_string());
-}
+use common::mount::{Background, FORMATS, Mounted, damage, is_available, is_mounted, ok, wait_until};
+use common::tree::{names, snapshot};
 
 #[test]
 fn attributes_are_those_of_a_file_system_that_nobody_writes_to() {
@@ -226,85 +104,6 @@ fn refuses_to_be_written(mounted: &Mounted) {
     for (what, result) in refused {
         let error = result.expect_err(what);
         assert_eq!(error.kind(), ErrorKind::ReadOnlyFilesystem, "{what}: {error}");
-    }
-}
-
-#[test]
-fn a_directory_of_ten_thousand_names_is_listed_and_searched() {
-    if !is_available() {
-        return;
-    }
-    for format in FORMATS {
-        let place = Place::new();
-        let name = |n: u32| format!("{n:05}, one of many names that are neither short nor long");
-        for n in 0..10_000 {
-            write(place.path("source/dir").join(name(n)), b"");
-        }
-        place.seal("source", "model", format);
-        let mounted = Mounted::new(&place, "model", "at", &[]);
-        // One by name, before anything is listed.
-        assert!(
-            fs::metadata(mounted.path("dir").join(name(9_999)))
-                .unwrap()
-                .is_file()
-        );
-        let missing = mounted.path("dir/missing");
-        for _ in 0..2 {
-            assert_eq!(fs::metadata(&missing).unwrap_err().kind(), ErrorKind::NotFound);
-        }
-        let expected: Vec<std::ffi::OsString> = (0..10_000).map(|n| name(n).into()).collect();
-        for _ in 0..2 {
-            assert_eq!(names(&mounted.path("dir")), expected);
-        }
-        for n in [0, 5_000, 9_999] {
-            assert!(fs::metadata(mounted.path("dir").join(name(n))).unwrap().is_file());
-        }
-    }
-}
-
-/// Flips a bit of the stored file in the middle.
-fn damage(path: &Path) {
-    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
-    let middle = file.metadata().unwrap().len() / 2;
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, middle).unwrap();
-    file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
-}
-
-#[test]
-fn a_damaged_chunk_is_an_error_and_one_line_and_all_else_reads() {
-    if !is_available() {
-        return;
-    }
-    for (format, chunk_len) in FORMATS.into_iter().zip([4096, 64 << 10]) {
-        let place = Place::with_model(format);
-        damage(&place.stored("vault", "weights/big"));
-        let plain = fs::read(place.path("source/weights/big")).unwrap();
-        let mounted = Mounted::new(&place, "vault", "at", &[]);
-        let file = File::open(mounted.path("weights/big")).unwrap();
-        for _ in 0..2 {
-            let mut failed = BTreeSet::new();
-            for start in (0..BIG).step_by(4096) {
-                let mut read = vec![0; 4096.min(BIG - start)];
-                match file.read_exact_at(&mut read, start as u64) {
-                    Ok(()) => assert!(read == plain[start..start + read.len()], "at {start}"),
-                    Err(error) => {
-                        assert_eq!(error.raw_os_error(), Some(5), "{error}");
-                        failed.insert(start / chunk_len);
-                    }
-                }
-            }
-            assert_eq!(failed.len(), 1, "{failed:?}");
-            let chunk = failed.first().unwrap();
-            let log = mounted.log();
-            let lines: Vec<_> = log.lines().filter(|line| line.contains("damaged")).collect();
-            assert_eq!(lines.len(), 1, "{log}");
-            assert!(lines[0].contains("weights/big"), "{log}");
-            assert!(lines[0].contains(&format!("chunk {chunk} ")), "{log}");
-        }
-        assert_eq!(fs::read(mounted.path("config.json")).unwrap(), b"{\"a\": 1}\n");
-        let cat = Run::of(Command::new("cat").arg(mounted.path("weights/big")));
-        assert!(cat.fails(1, &["Input/output error"]).stdout.len() < BIG);
     }
 }
 

@@ -15,6 +15,7 @@ use fuser::{
 use rustix::process::{getgid, getuid};
 
 use crate::error::{Error, Result};
+use crate::file::SealedFile;
 use crate::model::Model;
 
 use super::buffers::Buffers;
@@ -190,9 +191,7 @@ impl SealedFilesystem {
     fn read_file(&self, number: INodeNo, offset: u64, len: usize, reply: ReplyData) {
         let read = || {
             let inode = self.inode(number)?;
-            let file = self
-                .files
-                .get(inode.number, || self.model.open_file(&inode.entry));
+            let file = self.files.get(inode.number, || self.open_file(&inode));
             let file = file.map_err(|error| self.failed(&error))?;
             let mut plain = self.buffers.take(len).map_err(|_| Errno::ENOMEM)?;
             let read = file.read_at(offset, &mut plain);
@@ -202,6 +201,18 @@ impl SealedFilesystem {
             Ok((plain, len)) => reply.data(&plain[..len]),
             Err(errno) => reply.error(errno),
         }
+    }
+
+    /// The kernel would take a shorter file for the end of the one that it knows.
+    fn open_file(&self, inode: &Inode) -> Result<SealedFile> {
+        let file = self.model.open_file(&inode.entry)?;
+        if file.len() == inode.metadata(&self.model)?.len {
+            return Ok(file);
+        }
+        Err(Error::differs(
+            inode.entry.path(),
+            "it has another length than when the model was mounted",
+        ))
     }
 
     fn extended_attributes(&self, number: INodeNo) -> Result<Arc<Inode>, Errno> {

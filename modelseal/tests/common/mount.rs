@@ -1,8 +1,8 @@
 //! Mounts by the `modelseal` command.
 #![allow(dead_code)]
 
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::command::{Place, Run};
+
+/// Options for a model of each format.
+pub(crate) const FORMATS: [&[&str]; 2] = [&[], &["--format", "sam", "--key-id", "LD_Demo_0001"]];
 
 /// Nothing here takes longer, but on a machine where everything does.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -183,4 +186,13 @@ impl Drop for Background {
 #[track_caller]
 pub(crate) fn ok(command: &mut Command) -> Run {
     Run::of(command.stdin(Stdio::null())).ends(0)
+}
+
+/// Flips a bit of the stored file in the middle.
+pub(crate) fn damage(path: &Path) {
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let middle = file.metadata().unwrap().len() / 2;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, middle).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
 }
