@@ -185,6 +185,28 @@ pub enum Error {
         #[source]
         source: Option<io::Error>,
     },
+    /// The tensors of a model are not as they must be, or not what was asked for.
+    #[error("{}: {what}", path.display())]
+    Tensors {
+        /// The path in the model.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// More memory is needed than there is.
+    #[error(
+        "{} takes {needed} bytes of memory, but {available} are available; free some, raise the limit of the control \
+         group, or read the file in parts",
+        path.display()
+    )]
+    Memory {
+        /// The path in the model.
+        path: PathBuf,
+        /// Bytes that it takes.
+        needed: u64,
+        /// Bytes that are available.
+        available: u64,
+    },
     /// The worker threads could not be started.
     #[error(transparent)]
     Engine(#[from] chunk_cipher::Error),

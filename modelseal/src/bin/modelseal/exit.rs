@@ -138,7 +138,7 @@ fn of_model(error: &modelseal::Error) -> Exit {
         }
         Error::Vault { source, .. } => of_vault(source),
         Error::Package { source, .. } | Error::Manifest { source, .. } => of_package(source),
-        Error::Differs { .. } => Exit::Damaged,
+        Error::Differs { .. } | Error::Tensors { .. } => Exit::Damaged,
         Error::Engine(source) if is_scrypt_limit(source) => Exit::Model,
         Error::NotEmpty { .. } | Error::Resume { .. } | Error::Busy { .. } => Exit::Occupied,
         _ => Exit::Io,
