@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::fs;
+use std::fs::File;
 use std::hint::black_box;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
@@ -12,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use modelseal::Buffer;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use crate::error::Result;
 
@@ -59,6 +60,48 @@ impl Deref for Unprepared {
 }
 
 impl DerefMut for Unprepared {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `&mut self` makes the access exclusive.
+        unsafe { slice::from_raw_parts_mut(self.data.as_ptr(), self.len) }
+    }
+}
+
+/// A memory file mapped to be filled, as our own is.
+pub(crate) struct Mapped {
+    data: NonNull<u8>,
+    len: usize,
+}
+
+impl Mapped {
+    /// `len` must be the file's, which nobody else may have open.
+    pub(crate) fn new(file: &File, len: usize) -> Result<Self> {
+        let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+        // SAFETY: a fresh mapping; nothing else is affected.
+        let data = unsafe { mmap(ptr::null_mut(), len, prot, flags, file, 0)? };
+        let data = NonNull::new(data.cast::<u8>()).ok_or("no memory")?;
+        // SAFETY: the range is ours.
+        let _ = unsafe { madvise(data.as_ptr().cast(), len, Advice::LinuxHugepage) };
+        Ok(Self { data, len })
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and nobody can refer to it any more.
+        let _ = unsafe { munmap(self.data.as_ptr().cast(), self.len) };
+    }
+}
+
+impl Deref for Mapped {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `len` bytes of a file that is neither cut nor written to meanwhile.
+        unsafe { slice::from_raw_parts(self.data.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for Mapped {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above, and `&mut self` makes the access exclusive.
         unsafe { slice::from_raw_parts_mut(self.data.as_ptr(), self.len) }
