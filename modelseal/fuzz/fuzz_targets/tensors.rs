@@ -1,5 +1,5 @@
 //! Arbitrary bytes as a file of tensors: what is read of its header is what the `safetensors` crate reads, which refuses
-//! nothing that is read here.
+//! nothing that is read here but for what is wrong in members that are ignored here.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -19,7 +19,11 @@ fuzz_target!(|data: &[u8]| {
     let Ok(header) = Header::parse(json, content.len() as u64) else {
         return;
     };
-    let (_, other) = SafeTensors::read_metadata(data).unwrap();
+    let (_, other) = match SafeTensors::read_metadata(data) {
+        Ok(read) => read,
+        Err(_) if serde_json::from_slice::<serde_json::Value>(json).is_err() => return,
+        Err(error) => panic!("{error}"),
+    };
     let others = other.tensors();
     assert_eq!(header.tensors().len(), others.len());
     let mut end = 0;
