@@ -249,6 +249,11 @@ impl Engine {
     ) -> Result<()> {
         let layout = codec.layout();
         let stored_len = layout.stored_len(len)?;
+        sink.set_len(stored_len).map_err(|source| Error::Write {
+            offset: stored_len,
+            len: 0,
+            source,
+        })?;
         self.each_group(len, codec, progress, &|range| {
             let chunks = layout.chunks(&range);
             let tag_range = layout.tag_range(&chunks, stored_len)?;

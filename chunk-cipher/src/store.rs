@@ -96,6 +96,16 @@ pub trait WriteAt: Send + Sync + fmt::Debug {
     fn write_zeros_at(&self, offset: u64, len: usize) -> io::Result<()> {
         self.write_all_at(offset, &vec![0; len])
     }
+
+    /// Says how long the file will be, before more than its beginning is written. Whatever is not written then reads as
+    /// zero, where it is a [`PendingFile`].
+    ///
+    /// # Errors
+    /// Whatever the storage reports.
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let _ = len;
+        Ok(())
+    }
 }
 
 /// Compares what is written to it with another file, and fails where they differ.
@@ -252,12 +262,6 @@ pub trait WriteStore: Store {
 
 /// A file that is being written and has no name yet.
 pub trait PendingFile: WriteAt {
-    /// Sets the length in advance: whatever is not written then reads as zero.
-    ///
-    /// # Errors
-    /// Whatever the storage reports.
-    fn set_len(&self, len: u64) -> io::Result<()>;
-
     /// Sets the attributes and gives the file its name, in one step. Nothing may be there already.
     ///
     /// # Errors

@@ -49,6 +49,14 @@ pub enum Error {
         #[source]
         source: attest_client::Error,
     },
+    /// A location that cannot be one.
+    #[error("{}: {what}", location.display())]
+    Location {
+        /// The location.
+        location: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// A kind of key that does not go with what is asked for.
     #[error("{what}")]
     KeyKind {

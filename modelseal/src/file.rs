@@ -3,13 +3,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use chunk_cipher::store::{LocalFile, ReadAt, WriteAt};
+use chunk_cipher::store::{ReadAt, WriteAt};
 use chunk_cipher::{Progress, Scan};
 use gocryptfs_core::VaultFile;
 use sam_format::PackageFile;
 
 use crate::error::{Error, Result};
 use crate::manifest::ListedFile;
+use crate::storage::StorageFile;
 
 /// An open file of a sealed model: its plaintext, at any position, from any number of threads.
 #[derive(Debug)]
@@ -21,19 +22,19 @@ pub struct SealedFile {
 
 #[derive(Debug)]
 enum Stored {
-    Vault(VaultFile<ListedFile<LocalFile>>),
-    Package(Box<PackageFile<LocalFile>>),
+    Vault(Box<VaultFile<ListedFile<StorageFile>>>),
+    Package(Box<PackageFile<StorageFile>>),
 }
 
 impl SealedFile {
-    pub(crate) fn vault(location: &Path, file: VaultFile<ListedFile<LocalFile>>) -> Self {
+    pub(crate) fn vault(location: &Path, file: VaultFile<ListedFile<StorageFile>>) -> Self {
         Self {
             location: location.to_path_buf(),
-            stored: Stored::Vault(file),
+            stored: Stored::Vault(Box::new(file)),
         }
     }
 
-    pub(crate) fn package(location: &Path, file: PackageFile<LocalFile>) -> Self {
+    pub(crate) fn package(location: &Path, file: PackageFile<StorageFile>) -> Self {
         Self {
             location: location.to_path_buf(),
             stored: Stored::Package(Box::new(file)),

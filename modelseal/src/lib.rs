@@ -11,9 +11,12 @@ mod memory;
 mod model;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 pub mod mount;
+#[cfg(feature = "object-store")]
+mod object;
 mod plan;
 pub mod safetensors;
 mod seal;
+mod storage;
 mod tree;
 mod unseal;
 mod writer;
@@ -32,6 +35,7 @@ pub use model::{Info, LicenseRef, Model, OpenOptions, change_password};
 pub use plan::Symlinks;
 pub use sam_format as sam;
 pub use seal::{PackageOptions, SealFormat, SealOptions, reseal, seal};
+pub use storage::{ObjectOptions, is_url};
 pub use tree::{Damage, Entry, Found, Verified};
 pub use unseal::{UnsealOptions, unseal};
 

@@ -10,9 +10,8 @@ use sam_format::{IssuerKey, License, Licensed, Locked, Terms};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::measurements::with_measurements;
-use crate::model::{
-    OpenOptions, expect_package, lock, lock_package, open_store, package_error, with_license,
-};
+use crate::model::{OpenOptions, expect_package, lock_package, package_error, with_license};
+use crate::storage::{Storage, is_url, lock, open_local};
 
 /// Issues a further license for the content of the package at `path`, under `new_key`. The license that the options
 /// choose gives the content key: where `issuer` signed it, no matter for when and for which machine; else as it would
@@ -30,7 +29,7 @@ pub fn issue_license(
     options: &OpenOptions,
 ) -> Result<License> {
     let (key, new_key) = (key.password()?, new_key.password()?);
-    let store = open_store(path)?;
+    let store = Storage::open(path, &options.objects, options.read_mode)?;
     expect_package(
         &store,
         path,
@@ -62,8 +61,9 @@ pub fn issue_license(
 /// [`Error::Package`] where it is for another package, or there is one already and it is not to be replaced;
 /// [`Error::Busy`] where another run writes to the package.
 pub fn add_license(path: &Path, license: &License, replace: bool) -> Result<()> {
-    let store = open_store(path)?;
-    lock(&store, path)?;
+    let local = open_local(path)?;
+    lock(&local, path)?;
+    let store = Storage::Local(local);
     let failed = package_error(path);
     let manifest = read_manifest(&store).map_err(&failed)?;
     licensed_manifest(license, &manifest).map_err(&failed)?;
@@ -76,8 +76,8 @@ pub fn add_license(path: &Path, license: &License, replace: bool) -> Result<()> 
 /// # Errors
 /// [`Error::Package`] where it would not open anything here and now, [`Error::Io`] where it cannot be read.
 pub fn check_license(path: &Path, options: &OpenOptions) -> Result<License> {
-    if path.is_dir() {
-        let store = open_store(path)?;
+    if is_url(path) || path.is_dir() {
+        let store = Storage::open(path, &options.objects, options.read_mode)?;
         expect_package(&store, path, "a vault has no license")?;
         return Ok(lock_package(&store, path, options)?.license().clone());
     }

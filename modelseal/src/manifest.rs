@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chunk_cipher::Engine;
-use chunk_cipher::store::{Kind, LocalStore, ReadAt, Store};
+use chunk_cipher::store::{Kind, ReadAt, Store};
 use gocryptfs_core::conf::CONF_NAME;
 use gocryptfs_core::names::{DIR_IV_NAME, LongName, is_long_name};
 use gocryptfs_core::{BLOCK_LEN, ContentCipher, FileId, HEADER_LEN, NameScheme};
@@ -18,7 +18,8 @@ use sam_format::{IssuerKey, IssuerPublicKey, VaultManifest};
 
 use crate::Progress;
 use crate::error::{Error, Result};
-use crate::model::{conf, open_store};
+use crate::model::{OpenOptions, conf};
+use crate::storage::{Storage, open_local};
 use crate::tree::{Damage, Verified};
 
 mod listed;
@@ -72,7 +73,7 @@ pub fn sign_vault(
     engine: &Engine,
     progress: &dyn Progress,
 ) -> Result<u64> {
-    let store = open_store(path)?;
+    let store = Storage::Local(open_local(path)?);
     let signing = Signing::new(&store, path, engine, progress)?;
     let entries = signing.entries()?;
     let count = entries.len() as u64;
@@ -91,11 +92,11 @@ pub fn sign_vault(
 pub fn verify_vault(
     path: &Path,
     manifest: &VaultManifest,
-    engine: &Engine,
+    options: &OpenOptions,
     progress: &dyn Progress,
     report: &(dyn Fn(Damage) + Sync),
 ) -> Result<Verified> {
-    let store = open_store(path)?;
+    let store = Storage::open(path, &options.objects, options.read_mode)?;
     let mut verified = Verified::default();
     for entry in &manifest.entries()[1..] {
         match &entry.kind {
@@ -110,13 +111,13 @@ pub fn verify_vault(
         }
     }
     progress.begin(verified.files, verified.bytes);
-    verified.damaged = verify_stored(&store, manifest, Path::new(""), engine, progress, report)?;
+    verified.damaged = verify_stored(&store, manifest, Path::new(""), &options.engine, progress, report)?;
     Ok(verified)
 }
 
 /// Checks every byte at or below the stored path `start` against the manifest. Returns how much is damaged.
 pub(crate) fn verify_stored(
-    store: &LocalStore,
+    store: &Storage,
     manifest: &VaultManifest,
     start: &Path,
     engine: &Engine,
@@ -163,7 +164,7 @@ pub(crate) fn verify_stored(
 
 /// Checks what lies in a directory.
 fn check_names(
-    store: &LocalStore,
+    store: &Storage,
     manifest: &VaultManifest,
     dir: &Path,
     differs: &(dyn Fn(&Path, Error) + Sync),
@@ -177,7 +178,7 @@ fn check_names(
     }
 }
 
-fn check_link(store: &LocalStore, path: &Path, digest: &[u8; 32]) -> Result<()> {
+fn check_link(store: &Storage, path: &Path, digest: &[u8; 32]) -> Result<()> {
     let target = store
         .read_link(path)
         .map_err(|source| Error::io(path, "reading the symlink", source))?;
@@ -189,7 +190,7 @@ fn check_link(store: &LocalStore, path: &Path, digest: &[u8; 32]) -> Result<()> 
 }
 
 fn check_file(
-    store: &LocalStore,
+    store: &Storage,
     path: &Path,
     length: u64,
     digest: &[u8; 32],
@@ -211,7 +212,7 @@ fn check_file(
 
 /// A vault that is being signed.
 struct Signing<'a> {
-    store: &'a LocalStore,
+    store: &'a Storage,
     location: &'a Path,
     names: NameScheme,
     blocks: Blocks,
@@ -221,7 +222,7 @@ struct Signing<'a> {
 
 impl<'a> Signing<'a> {
     fn new(
-        store: &'a LocalStore,
+        store: &'a Storage,
         location: &'a Path,
         engine: &'a Engine,
         progress: &'a dyn Progress,

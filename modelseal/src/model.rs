@@ -1,15 +1,14 @@
 //! A sealed model, open for reading.
 
 use std::convert::Infallible;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use chunk_cipher::kdf::DEFAULT_SCRYPT_MEMORY;
-use chunk_cipher::store::{Kind as EntryKind, LocalStore, ReadAt, ReadMode, Store};
+use chunk_cipher::store::{Kind as EntryKind, ReadAt, ReadMode, Store};
 use chunk_cipher::{Buffer, Engine};
 use gocryptfs_core::{Conf, MasterKey, Vault, read_conf, replace_conf};
 use sam_format::open::{read_license, read_manifest};
@@ -21,6 +20,7 @@ use crate::key::Key;
 use crate::license::read_license_file;
 use crate::manifest::{ListedStore, read_vault_manifest, verify_vault};
 use crate::measurements::with_measurements;
+use crate::storage::{ObjectOptions, Storage, lock, open_local};
 use crate::tree::{Damage, Verified};
 
 /// How a model is opened.
@@ -32,6 +32,8 @@ pub struct OpenOptions {
     pub read_mode: ReadMode,
     /// The threads that decrypt.
     pub engine: Engine,
+    /// How object storage is reached.
+    pub objects: ObjectOptions,
     /// Which license a package is opened with: where none is named, the only one in it, or the one called like its
     /// directory.
     pub license: Option<LicenseRef>,
@@ -74,6 +76,7 @@ impl Default for OpenOptions {
             scrypt_memory: DEFAULT_SCRYPT_MEMORY,
             read_mode: ReadMode::Auto,
             engine: Engine::default(),
+            objects: ObjectOptions::default(),
             license: None,
             checks: Checks::default(),
             manifest: None,
@@ -94,8 +97,8 @@ pub struct Model {
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // One a model.
 pub(crate) enum Stored {
-    Vault(Vault<ListedStore<LocalStore>>),
-    Package(Box<Package<LocalStore>>),
+    Vault(Vault<ListedStore<Storage>>),
+    Package(Box<Package<Storage>>),
 }
 
 /// What is known of a sealed model without its key.
@@ -130,7 +133,7 @@ impl Model {
     /// damaged, [`Error::Manifest`] where a vault's manifest is not as it must be, and [`Error::Format`] where there is
     /// one for a package, or none for a vault whose issuer or serial are asked for.
     pub fn open(path: &Path, key: Key, options: &OpenOptions) -> Result<Self> {
-        let store = open_store(path)?.read_mode(options.read_mode);
+        let store = Storage::open(path, &options.objects, options.read_mode)?;
         let kind = kind(&store, path)?;
         let manifest = manifest(&kind, path, options)?.map(Arc::new);
         let stored = match kind {
@@ -159,8 +162,8 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::NotSealed`] where there is none.
-    pub fn inspect(path: &Path) -> Result<Info> {
-        let store = open_store(path)?;
+    pub fn inspect(path: &Path, options: &OpenOptions) -> Result<Info> {
+        let store = Storage::open(path, &options.objects, options.read_mode)?;
         match kind(&store, path)? {
             Kind::Vault => Ok(Info::Vault(conf(&store, path)?)),
             Kind::Package => inspect_package(&store, path),
@@ -181,7 +184,7 @@ impl Model {
         progress: &dyn crate::Progress,
         report: &(dyn Fn(Damage) + Sync),
     ) -> Result<Verified> {
-        let store = open_store(path)?.read_mode(options.read_mode);
+        let store = Storage::open(path, &options.objects, options.read_mode)?;
         let kind = kind(&store, path)?;
         let manifest = manifest(&kind, path, options)?;
         if matches!(kind, Kind::Vault) {
@@ -195,7 +198,7 @@ impl Model {
             if start.components().any(|part| part != Component::CurDir) {
                 return Err(format("without its key, a vault can be checked only as a whole"));
             }
-            return verify_vault(path, &manifest, &options.engine, progress, report);
+            return verify_vault(path, &manifest, options, progress, report);
         }
         let failed = package_error(path);
         let locked = lock_package(&store, path, options)?;
@@ -226,7 +229,7 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn master_key(path: &Path, key: Key, options: &OpenOptions) -> Result<MasterKey> {
-        let store = open_store(path)?;
+        let store = Storage::open(path, &options.objects, options.read_mode)?;
         expect_vault(&store, path, "a package has no master key to export")?;
         let manifest = manifest(&Kind::Vault, path, options)?;
         let store = ListedStore::new(store, manifest.map(Arc::new));
@@ -293,13 +296,14 @@ pub fn change_password(
     scrypt_log_n: Option<u8>,
     options: &OpenOptions,
 ) -> Result<()> {
-    let store = open_store(path)?;
+    let local = open_local(path)?;
+    let store = Storage::Local(local.clone());
     expect_vault(
         &store,
         path,
         "a package's key is its license's; issue another license with `modelseal license issue`",
     )?;
-    lock(&store, path)?;
+    lock(&local, path)?;
     let manifest = manifest(&Kind::Vault, path, options)?;
     let listed = ListedStore::new(store.clone(), manifest.map(Arc::new));
     let mut conf = conf(&listed, path)?;
@@ -311,11 +315,11 @@ pub fn change_password(
 
 /// Unlocks a vault. A password is checked by the conf, a master key by something that was sealed under it.
 fn unlock(
-    store: ListedStore<LocalStore>,
+    store: ListedStore<Storage>,
     conf: Conf,
     key: Key,
     options: &OpenOptions,
-) -> gocryptfs_core::Result<(Vault<ListedStore<LocalStore>>, MasterKey)> {
+) -> gocryptfs_core::Result<(Vault<ListedStore<Storage>>, MasterKey)> {
     let checked_by_conf = key.is_password();
     let master = key.unlock(&conf, options.scrypt_memory)?;
     let vault = Vault::open(store, conf, &master, options.engine.clone())?;
@@ -323,29 +327,6 @@ fn unlock(
         vault.check_key()?;
     }
     Ok((vault, master))
-}
-
-/// Makes the directory at `path` where it is missing, for its owner alone until it is complete.
-pub(crate) fn make_destination(path: &Path) -> Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made.map_err(|source| Error::io(path, "making the directory", source)),
-    }
-}
-
-/// Makes sure that no other run writes to the directory at `path` for as long as `store` lives.
-pub(crate) fn lock(store: &LocalStore, path: &Path) -> Result<()> {
-    match store.lock() {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Error::Busy {
-            path: path.to_path_buf(),
-        }),
-        Err(source) => Err(Error::io(path, "locking", source)),
-    }
-}
-
-pub(crate) fn open_store(path: &Path) -> Result<LocalStore> {
-    LocalStore::open(path).map_err(|source| Error::io(path, "opening the directory", source))
 }
 
 /// The manifest that a vault must agree with, where there is one.
@@ -387,7 +368,7 @@ pub(crate) fn conf(store: &impl Store, path: &Path) -> Result<Conf> {
 }
 
 /// Which format the model in `store` has.
-fn kind(store: &LocalStore, path: &Path) -> Result<Kind> {
+fn kind(store: &Storage, path: &Path) -> Result<Kind> {
     let has = |name: &str| match store.metadata(Path::new(name)) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -428,7 +409,7 @@ fn has_brace(store: &impl Store, name: &str) -> io::Result<bool> {
     }
 }
 
-pub(crate) fn expect_package(store: &LocalStore, path: &Path, what: &'static str) -> Result<()> {
+pub(crate) fn expect_package(store: &Storage, path: &Path, what: &'static str) -> Result<()> {
     match kind(store, path)? {
         Kind::Package => Ok(()),
         Kind::Vault => Err(Error::Format {
@@ -438,7 +419,7 @@ pub(crate) fn expect_package(store: &LocalStore, path: &Path, what: &'static str
     }
 }
 
-fn expect_vault(store: &LocalStore, path: &Path, what: &'static str) -> Result<()> {
+fn expect_vault(store: &Storage, path: &Path, what: &'static str) -> Result<()> {
     match kind(store, path)? {
         Kind::Vault => Ok(()),
         Kind::Package => Err(Error::Format {
@@ -449,7 +430,7 @@ fn expect_vault(store: &LocalStore, path: &Path, what: &'static str) -> Result<(
 }
 
 /// Reads the license of a package and checks it, and what it is for.
-pub(crate) fn lock_package(store: &LocalStore, path: &Path, options: &OpenOptions) -> Result<Locked> {
+pub(crate) fn lock_package(store: &Storage, path: &Path, options: &OpenOptions) -> Result<Locked> {
     let failed = package_error(path);
     with_license(path, options, |choice| {
         let mut checks = with_measurements(&options.checks);
@@ -475,7 +456,7 @@ pub(crate) fn with_license<R>(
     }
 }
 
-fn inspect_package(store: &LocalStore, path: &Path) -> Result<Info> {
+fn inspect_package(store: &Storage, path: &Path) -> Result<Info> {
     let failed = package_error(path);
     let content = read_manifest(store).map_err(&failed)?;
     let manifest = Manifest::parse(&content).map_err(&failed)?;

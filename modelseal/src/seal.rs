@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::model::Model;
 use crate::plan::{Origin, PlanDir, PlanEntry, PlanFile, Symlinks};
+use crate::storage::ObjectOptions;
 use crate::tree::Entry;
 use crate::writer::{PackageAt, VaultAt, Writer};
 use crate::{Progress, Summary};
@@ -41,6 +42,8 @@ pub struct SealOptions {
     pub scrypt_memory: u64,
     /// The threads that encrypt.
     pub engine: Engine,
+    /// How object storage is reached.
+    pub objects: ObjectOptions,
 }
 
 impl Default for SealOptions {
@@ -51,6 +54,7 @@ impl Default for SealOptions {
             resume: false,
             scrypt_memory: DEFAULT_SCRYPT_MEMORY,
             engine: Engine::default(),
+            objects: ObjectOptions::default(),
         }
     }
 }

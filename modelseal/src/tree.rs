@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use chunk_cipher::store::{Kind, LocalStore, Metadata, ReadAt, Xattr};
+use chunk_cipher::store::{Kind, Metadata, ReadAt, Xattr};
 use chunk_cipher::{Progress, Uncounted};
 use gocryptfs_core::VaultFile;
 use sam_format::vault::{StoredEntry, StoredKind};
@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::file::SealedFile;
 use crate::manifest::{ListedStore, verify_stored};
 use crate::model::{Model, Stored};
+use crate::storage::Storage;
 
 /// An entry of a sealed model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -295,7 +296,7 @@ impl Model {
 
     fn verify_vault(
         &self,
-        vault: &gocryptfs_core::Vault<ListedStore<LocalStore>>,
+        vault: &gocryptfs_core::Vault<ListedStore<Storage>>,
         start: &gocryptfs_core::Entry,
         progress: &dyn Progress,
         report: &(dyn Fn(Damage) + Sync),

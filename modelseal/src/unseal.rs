@@ -6,12 +6,15 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chunk_cipher::Uncounted;
-use chunk_cipher::store::{Attributes, Compare, Kind, LocalStore, Metadata, PendingFile, Store, WriteStore};
+use chunk_cipher::store::{
+    Attributes, Compare, Kind, LocalStore, Metadata, PendingFile, Store, WriteAt, WriteStore,
+};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 use crate::error::{Error, Result};
-use crate::model::{Model, lock, make_destination, open_store};
+use crate::model::Model;
 use crate::seal::refuse_nested;
+use crate::storage::{lock, make_destination, open_local};
 use crate::tree::{Entry, Found};
 use crate::{Progress, Summary};
 
@@ -93,7 +96,7 @@ pub fn unseal(
 /// Opens the destination, makes it where it is missing, and marks it as not complete.
 fn start(destination: &Path, options: &UnsealOptions) -> Result<LocalStore> {
     make_destination(destination)?;
-    let store = open_store(destination)?;
+    let store = open_local(destination)?;
     let failed = |error| Error::io(destination, "preparing", error);
     let marker = Path::new(MARKER);
     lock(&store, destination)?;

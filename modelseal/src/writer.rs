@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use chunk_cipher::Progress;
-use chunk_cipher::store::{Attributes, Kind, LocalStore, Source};
+use chunk_cipher::store::{Attributes, Kind, Source};
 use gocryptfs_core::{VaultWriter, WriteDir};
 use sam_format::PackageWriter;
 
 use crate::error::{Error, Result};
 use crate::seal::PackageOptions;
+use crate::storage::Storage;
 
 /// A sealed model that is being written, by any number of threads.
 pub(crate) trait Writer: Sync {
@@ -70,7 +71,7 @@ pub(crate) trait Writer: Sync {
 /// A vault that is being written at a location.
 pub(crate) struct VaultAt<'a> {
     pub(crate) location: &'a Path,
-    pub(crate) writer: VaultWriter<LocalStore>,
+    pub(crate) writer: VaultWriter<Storage>,
 }
 
 impl VaultAt<'_> {
@@ -153,7 +154,7 @@ impl Writer for VaultAt<'_> {
 /// A package that is being written at a location.
 pub(crate) struct PackageAt<'a> {
     pub(crate) location: &'a Path,
-    pub(crate) writer: PackageWriter<LocalStore>,
+    pub(crate) writer: PackageWriter<Storage>,
     /// The key of the first license, and what that shall be like.
     pub(crate) key: &'a [u8],
     pub(crate) options: &'a PackageOptions,

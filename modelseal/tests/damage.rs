@@ -499,7 +499,8 @@ fn confs() {
 fn a_missing_conf() {
     let sealed = Sealed::new(ContentCipher::Aes256Gcm, NameScheme::Encrypted);
     fs::remove_file(sealed.path(Path::new("gocryptfs.conf"))).unwrap();
-    let error = modelseal::Model::inspect(&sealed.path(Path::new(""))).unwrap_err();
+    let error = modelseal::Model::inspect(&sealed.path(Path::new("")), &modelseal::OpenOptions::default())
+        .unwrap_err();
     assert!(matches!(error, modelseal::Error::NotSealed { .. }), "{error:?}");
     let store = LocalStore::open(sealed.path(Path::new("none"))).unwrap_err();
     assert_eq!(store.kind(), ErrorKind::NotFound);

@@ -61,7 +61,8 @@ fn decrypted(place: &Place, options: &[&str], code: i32) -> common::command::Run
 fn name_cipher(place: &Place) -> NameCipher {
     let exported = place.keyed(&["key", "export", "vault"]).ends(0);
     let master = MasterKey::from_hex(exported.text().trim_end()).unwrap();
-    let Info::Vault(conf) = Model::inspect(&place.path("vault")).unwrap() else {
+    let Info::Vault(conf) = Model::inspect(&place.path("vault"), &modelseal::OpenOptions::default()).unwrap()
+    else {
         panic!("it is a vault");
     };
     master.name_cipher(&conf.flags(), conf.long_name_max()).unwrap()

@@ -176,7 +176,7 @@ impl Signed {
             }
             found.lock().unwrap().push((damage.path, text));
         };
-        let verified = verify_vault(&self.vault(), &manifest, &self.engine, &(), &report).unwrap();
+        let verified = verify_vault(&self.vault(), &manifest, &self.options(), &(), &report).unwrap();
         let mut found = found.into_inner().unwrap();
         assert_eq!(verified.damaged, found.len() as u64);
         found.sort();

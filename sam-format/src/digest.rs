@@ -321,6 +321,10 @@ impl WriteAt for DigestedSink<'_> {
         self.digester.put(offset, buf)?;
         self.sink.write_all_at(offset, buf)
     }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.sink.set_len(len)
+    }
 }
 
 /// Digests what it reads from a file.

@@ -108,13 +108,13 @@ impl WriteAt for LocalPending {
     fn write_zeros_at(&self, _: u64, _: usize) -> io::Result<()> {
         Ok(())
     }
-}
 
-impl PendingFile for LocalPending {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
     }
+}
 
+impl PendingFile for LocalPending {
     fn commit(mut self, attributes: &Attributes) -> io::Result<()> {
         set_attributes(self.file.as_fd(), attributes)?;
         let (parent, name) = self.store.parent(&self.path)?;

@@ -426,15 +426,15 @@ impl WriteAt for MemoryPending {
         content[start..end].copy_from_slice(buf);
         Ok(())
     }
-}
 
-impl PendingFile for MemoryPending {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let len = usize::try_from(len).map_err(io::Error::other)?;
         self.content.lock().expect("no panic before").resize(len, 0);
         Ok(())
     }
+}
 
+impl PendingFile for MemoryPending {
     fn commit(self, attributes: &Attributes) -> io::Result<()> {
         self.store.check(&self.path, |op| op == Op::Commit)?;
         let content = std::mem::take(&mut *self.content.lock().expect("no panic before"));

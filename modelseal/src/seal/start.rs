@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use chunk_cipher::kdf::ScryptParams;
-use chunk_cipher::store::{LocalStore, WriteStore};
+use chunk_cipher::store::WriteStore;
 use gocryptfs_core::{Conf, ConfOptions, MasterKey, VaultWriter, read_conf, read_partial_conf};
 use sam_format::open::read_manifest;
 use sam_format::{KEY_MAX, KEY_MIN, PackageWriter, read_partial};
@@ -11,7 +11,7 @@ use sam_format::{KEY_MAX, KEY_MIN, PackageWriter, read_partial};
 use super::{PackageOptions, SealOptions};
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::model::{lock, make_destination, open_store};
+use crate::storage::Storage;
 
 /// Opens the destination, makes it where it is missing, and starts or resumes the vault in it.
 pub(super) fn start_vault(
@@ -19,12 +19,11 @@ pub(super) fn start_vault(
     key: &Key,
     asked: &ConfOptions,
     options: &SealOptions,
-) -> Result<VaultWriter<LocalStore>> {
-    make_destination(destination)?;
-    let store = open_store(destination)?;
+) -> Result<VaultWriter<Storage>> {
+    let store = Storage::create(destination, &options.objects)?;
     let vault = Error::vault(destination);
     let engine = options.engine.clone();
-    lock(&store, destination)?;
+    store.lock(destination)?;
     if options.resume && read_conf(&store).is_ok() {
         return Err(Error::Resume {
             path: destination.to_path_buf(),
@@ -71,7 +70,7 @@ pub(super) fn start_package(
     key: &Key,
     asked: &PackageOptions,
     options: &SealOptions,
-) -> Result<PackageWriter<LocalStore>> {
+) -> Result<PackageWriter<Storage>> {
     // What is out of its bounds is so before anything is written.
     asked.terms.check().map_err(Error::package(destination))?;
     ScryptParams {
@@ -85,9 +84,8 @@ pub(super) fn start_package(
         let len = password.len();
         return Err(Error::package(destination)(sam_format::Error::KeyLength { len }));
     }
-    make_destination(destination)?;
-    let store = open_store(destination)?;
-    lock(&store, destination)?;
+    let store = Storage::create(destination, &options.objects)?;
+    store.lock(destination)?;
     let engine = options.engine.clone();
     let failed = |error| match error {
         sam_format::Error::Complete => Error::Resume {

@@ -42,6 +42,12 @@ pub(crate) fn modelseal() -> Command {
         "LICENSE",
         "MACHINE",
         "MANIFEST",
+        "S3_ENDPOINT",
+        "S3_REGION",
+        "S3_VIRTUAL_HOSTED",
+        "STORAGE_CA",
+        "PART_SIZE",
+        "CONNECTIONS",
     ] {
         command.env_remove(format!("MODELSEAL_{name}"));
     }

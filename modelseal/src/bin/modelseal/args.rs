@@ -16,6 +16,7 @@ mod dev_kbs;
 mod global;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod mount;
+mod objects;
 mod package;
 mod sources;
 mod trust;

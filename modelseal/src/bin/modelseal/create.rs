@@ -32,6 +32,7 @@ pub(crate) fn encrypt(command: &Encrypt, global: &Global, console: &Console) -> 
         resume: command.resume,
         scrypt_memory: global.open_options().scrypt_memory,
         engine: global.engine(),
+        objects: global.objects(),
     };
     console.catch_signals();
     let begin = Instant::now();
@@ -59,6 +60,7 @@ pub(crate) fn sam_pack(command: &SamPack, global: &Global, console: &Console) ->
         format: SealFormat::Sam(package(&asked, Terms::DEFAULT_LOG_N, console)?),
         symlinks: Symlinks::default(),
         engine: global.engine(),
+        objects: global.objects(),
         ..SealOptions::default()
     };
     console.catch_signals();
@@ -82,6 +84,7 @@ pub(crate) fn rotate(command: &Rotate, global: &Global, console: &Console) -> Re
         resume: command.resume,
         scrypt_memory: global.open_options().scrypt_memory,
         engine: global.engine(),
+        objects: global.objects(),
         ..SealOptions::default()
     };
     console.catch_signals();

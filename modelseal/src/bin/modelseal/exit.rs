@@ -133,6 +133,7 @@ fn of_model(error: &modelseal::Error) -> Exit {
         }
         #[cfg(feature = "attest")]
         Error::Attest { .. } => Exit::Key,
+        Error::Location { .. } => Exit::Usage,
         Error::NotSealed { .. } | Error::Incomplete { .. } | Error::Format { .. } | Error::Stray { .. } => {
             Exit::Model
         }

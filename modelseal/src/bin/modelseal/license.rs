@@ -64,14 +64,14 @@ pub(crate) fn issue(command: &Issue, global: &Global, console: &Console) -> Resu
 
 pub(crate) fn show(command: &Show, global: &Global) -> Result<Exit, Failure> {
     let location = &command.location;
-    if !location.is_dir() {
+    if !modelseal::is_url(location) && !location.is_dir() {
         let license = License::parse(&read_license_file(location)?).map_err(package_error(location))?;
         license.check_signature(&[]).map_err(package_error(location))?;
         return print(&license, global);
     }
     let Info::Package {
         licenses, unusable, ..
-    } = Model::inspect(location)?
+    } = Model::inspect(location, &global.open_options())?
     else {
         return Err(Failure::Usage(format!(
             "{} is a vault, which has no license",

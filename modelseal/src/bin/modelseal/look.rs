@@ -189,7 +189,7 @@ fn utc(seconds: i64) -> String {
 }
 
 pub(crate) fn info(command: &Info, global: &Global) -> Result<Exit, Failure> {
-    match Model::inspect(&command.location)? {
+    match Model::inspect(&command.location, &global.open_options())? {
         modelseal::Info::Vault(conf) => vault_info(&conf, global),
         modelseal::Info::Package {
             manifest,

@@ -48,6 +48,7 @@ pub(crate) fn verify(command: &VerifyManifest, global: &Global, console: &Consol
     let options = command.trust.options(global)?;
     let path = options
         .manifest
+        .clone()
         .unwrap_or_else(|| default_manifest_path(location));
     let manifest = read_vault_manifest(&path, &options.checks.issuers, options.checks.min_serial)?;
     if let Some(warning) = command.trust.manifest_warning() {
@@ -55,7 +56,7 @@ pub(crate) fn verify(command: &VerifyManifest, global: &Global, console: &Consol
     }
     console.catch_signals();
     let report = Report::new(global, console);
-    let verified = verify_vault(location, &manifest, &options.engine, console, &|damage| {
+    let verified = verify_vault(location, &manifest, &options, console, &|damage| {
         report.add(damage);
     });
     report.finish(verified)

@@ -4,8 +4,9 @@ use clap::{Args as ClapArgs, ValueEnum};
 #[cfg(feature = "attest")]
 use modelseal::EvidenceKind;
 use modelseal::store::ReadMode;
-use modelseal::{Engine, KeySources, OpenOptions, Pool};
+use modelseal::{Engine, KeySources, ObjectOptions, OpenOptions, Pool};
 
+use super::objects::Objects;
 use super::sources::Sources;
 
 #[derive(Debug, ClapArgs)]
@@ -40,6 +41,8 @@ pub(crate) struct Global {
     scrypt_memory: u32,
     #[command(flatten)]
     sources: Sources,
+    #[command(flatten)]
+    objects: Objects,
     /// Print answers as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -65,6 +68,11 @@ impl Global {
         self.sources.evidence()
     }
 
+    /// How object storage is reached.
+    pub(crate) fn objects(&self) -> ObjectOptions {
+        self.objects.options()
+    }
+
     pub(crate) fn engine(&self) -> Engine {
         Engine::new(if self.threads == 0 {
             Pool::shared()
@@ -81,6 +89,7 @@ impl Global {
                 ReadModeArg::Copy => ReadMode::Copy,
             },
             engine: self.engine(),
+            objects: self.objects(),
             ..OpenOptions::default()
         }
     }

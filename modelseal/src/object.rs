@@ -1,0 +1,632 @@
+//! Models in object storage: S3 and what is compatible with it, and plain web servers.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use chunk_cipher::store::{Attributes, Kind, Metadata, Store, WriteStore, Xattr};
+use futures_util::stream::StreamExt;
+use gocryptfs_core::names::DIR_IV_NAME;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::http::HttpBuilder;
+use object_store::multipart::MultipartStore;
+use object_store::path::Path as Key;
+use object_store::{
+    BackoffConfig, Certificate, ClientConfigKey, ClientOptions, CopyMode, CopyOptions, ObjectStore,
+    ObjectStoreExt, RetryConfig,
+};
+use tokio::sync::Semaphore;
+
+mod file;
+mod listing;
+mod profile;
+mod runtime;
+mod upload;
+
+pub(crate) use file::ObjectFile;
+use file::{Blocks, Shared, invalid};
+use listing::{Listing, Pin};
+use profile::Profile;
+use sam_format::LICENSES_DIR;
+pub(crate) use upload::ObjectPending;
+
+use crate::storage::ObjectOptions;
+
+/// Longest wait for a connection, and for all of one answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How long what may pass is tried again.
+const RETRIES: usize = 8;
+const RETRY_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A location in object storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ObjectUrl {
+    scheme: Scheme,
+    /// The bucket, or the server with its port.
+    host: String,
+    /// What comes behind it, without slashes around.
+    path: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    S3,
+    #[cfg(feature = "gcs")]
+    Gs,
+    #[cfg(feature = "azure")]
+    Az,
+    Http,
+    Https,
+}
+
+impl FromStr for ObjectUrl {
+    type Err = &'static str;
+
+    fn from_str(url: &str) -> Result<Self, Self::Err> {
+        let (scheme, rest) = url.split_once("://").ok_or("it is no URL")?;
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "s3" => Scheme::S3,
+            #[cfg(feature = "gcs")]
+            "gs" => Scheme::Gs,
+            #[cfg(feature = "azure")]
+            "az" => Scheme::Az,
+            #[cfg(not(feature = "gcs"))]
+            "gs" => return Err("this build has no Google Cloud Storage (feature `gcs`)"),
+            #[cfg(not(feature = "azure"))]
+            "az" => return Err("this build has no Azure storage (feature `azure`)"),
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            _ => {
+                return Err(
+                    "its scheme is not known; use s3://, https:// or http://, or write ./ before a path",
+                );
+            }
+        };
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if host.is_empty() {
+            return Err("it names no bucket or server");
+        }
+        if host.contains('@') {
+            return Err("credentials do not belong into a URL, where others see them");
+        }
+        if url.contains(['?', '#']) {
+            return Err(
+                "it names one object, not a directory of them; leave out what comes from `?` or `#` on",
+            );
+        }
+        Ok(Self {
+            scheme,
+            host: host.to_owned(),
+            path: path.trim_matches('/').to_owned(),
+        })
+    }
+}
+
+/// Objects below one location, as a tree of files.
+#[derive(Clone)]
+pub(crate) struct ObjectStorage {
+    shared: Arc<Shared>,
+    /// Where parts are uploaded to, if the server takes any.
+    multipart: Option<Arc<dyn MultipartStore>>,
+    uploads: Arc<Semaphore>,
+    prefix: Key,
+    tree: Arc<RwLock<Tree>>,
+}
+
+/// What is known of the objects.
+#[derive(Debug)]
+enum Tree {
+    /// All of them.
+    Listed(Listing),
+    /// Those that were asked for, as the server gives no listing.
+    Asked(Listing),
+}
+
+impl ObjectStorage {
+    /// Reaches a location, and lists what lies there.
+    pub(crate) fn open(url: &ObjectUrl, options: &ObjectOptions) -> io::Result<Self> {
+        let handle = runtime::handle()?;
+        let entered = handle.enter();
+        let (client, multipart, prefix) = connect(url, options)?;
+        drop(entered);
+        let shared = Shared {
+            client,
+            handle,
+            process: std::process::id(),
+            part_len: options.part_len.clamp(1 << 16, 1 << 30),
+            connections: options.connections.clamp(1, 1024),
+            blocks: Mutex::new(Blocks::default()),
+        };
+        let listed = shared.wait(list(&shared.client, &prefix));
+        let tree = match (listed, url.scheme) {
+            // Most web servers do not list.
+            (Err(error), Scheme::Http | Scheme::Https) if error.kind() != io::ErrorKind::InvalidData => {
+                log::debug!("the server gives no listing: {error}");
+                Tree::Asked(Listing::default())
+            }
+            (listed, _) => Tree::Listed(listed?),
+        };
+        let storage = Self {
+            shared: Arc::new(shared),
+            multipart,
+            uploads: Arc::new(Semaphore::new(upload::AT_ONCE)),
+            prefix,
+            tree: Arc::new(RwLock::new(tree)),
+        };
+        if storage.is_unlisted()
+            && let Some((_, name)) = url.path.rsplit_once('/').or(Some(("", url.path.as_str())))
+        {
+            // The license that a package is opened with where none is named.
+            let _ = storage.metadata(&Path::new(LICENSES_DIR).join(format!("{name}.json")));
+        }
+        Ok(storage)
+    }
+
+    /// Whether the server gives no listing.
+    fn is_unlisted(&self) -> bool {
+        let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
+        matches!(*tree, Tree::Asked(_))
+    }
+
+    pub(crate) const fn is_writable(&self) -> bool {
+        self.multipart.is_some()
+    }
+
+    fn multipart(&self) -> io::Result<Arc<dyn MultipartStore>> {
+        self.multipart
+            .clone()
+            .ok_or_else(|| unsupported("nothing can be written to a web server; use s3://"))
+    }
+
+    /// The key of `path`, and how the listing calls it.
+    fn key(&self, path: &Path) -> io::Result<(Key, String)> {
+        let path = listing::key(path)?;
+        let whole = match (self.prefix.as_ref(), path.as_str()) {
+            (prefix, "") => prefix.to_owned(),
+            ("", path) => path.to_owned(),
+            (prefix, path) => format!("{prefix}/{path}"),
+        };
+        let key = Key::parse(&whole).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        Ok((key, path))
+    }
+
+    /// Which content of the object at `path` is meant from now on.
+    fn pin(&self, path: &Path) -> io::Result<(Key, Pin)> {
+        let (key, name) = self.key(path)?;
+        let known = {
+            let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
+            match &*tree {
+                Tree::Listed(listing) => {
+                    let metadata = listing.metadata(&name)?;
+                    if metadata.kind != Kind::File {
+                        return Err(io::ErrorKind::IsADirectory.into());
+                    }
+                    listing.get(&name).cloned()
+                }
+                Tree::Asked(listing) => listing.get(&name).cloned(),
+            }
+        };
+        if let Some(pin) = known.clone()
+            && pin.etag.is_some()
+        {
+            return Ok((key, pin));
+        }
+        // A time of modification alone may be too coarse to tell two contents apart.
+        let meta = self.shared.wait(async {
+            let head = self.shared.client.head(&key).await;
+            head.map_err(io_error)
+        })?;
+        let pin = Pin::of(&meta);
+        if known.is_some_and(|known| known.len != pin.len) {
+            return Err(file::replaced());
+        }
+        if pin.etag.is_none() && pin.modified == std::time::UNIX_EPOCH {
+            return Err(unsupported(
+                "the server says neither which content it gives (ETag) nor how old it is (Last-Modified), so a change \
+                 would not be noticed",
+            ));
+        }
+        self.insert(name, pin.clone())?;
+        Ok((key, pin))
+    }
+
+    fn insert(&self, name: String, pin: Pin) -> io::Result<()> {
+        let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
+        let (Tree::Listed(listing) | Tree::Asked(listing)) = &mut *tree;
+        listing.insert(name, pin)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        match self.metadata(path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An object was written.
+    fn written(&self, path: &Path, key: &Key, len: u64, etag: Option<String>) -> io::Result<()> {
+        let (_, name) = self.key(path)?;
+        let meta = self.shared.wait(async {
+            let head = self.shared.client.head(key).await;
+            head.map_err(io_error)
+        })?;
+        let pin = Pin::of(&meta);
+        if pin.len != len || etag.is_some() && pin.etag.is_some() && pin.etag != etag {
+            return Err(invalid("somebody else writes to the same object"));
+        }
+        self.insert(name, pin)
+    }
+}
+
+impl fmt::Debug for ObjectStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectStorage")
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store for ObjectStorage {
+    type File = ObjectFile;
+
+    fn open(&self, path: &Path) -> io::Result<ObjectFile> {
+        let (key, pin) = self.pin(path)?;
+        Ok(ObjectFile::new(&self.shared, key, pin))
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        let (_, name) = self.key(path)?;
+        {
+            let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
+            match &*tree {
+                Tree::Listed(listing) => return listing.metadata(&name),
+                Tree::Asked(listing) => {
+                    if let Ok(metadata) = listing.metadata(&name) {
+                        return Ok(metadata);
+                    }
+                }
+            }
+        }
+        match self.pin(path) {
+            // A directory of a vault is there if its IV is.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && self.pin(&path.join(DIR_IV_NAME)).is_ok() =>
+            {
+                let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
+                let (Tree::Listed(listing) | Tree::Asked(listing)) = &*tree;
+                listing.metadata(&name)
+            }
+            pin => Ok(listing::file(&pin?.1)),
+        }
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<(OsString, Kind)>> {
+        let (_, name) = self.key(path)?;
+        let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
+        match &*tree {
+            Tree::Listed(listing) => listing.list(&name),
+            Tree::Asked(listing) if name == LICENSES_DIR && listing.metadata(&name).is_ok() => {
+                listing.list(&name)
+            }
+            // A package needs none: its manifest says what there is.
+            Tree::Asked(_) => Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "this web server gives no listing; name a file in the vault, or use a package",
+            )),
+        }
+    }
+
+    fn read_link(&self, _: &Path) -> io::Result<Vec<u8>> {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no symlink"))
+    }
+
+    fn xattrs(&self, _: &Path) -> io::Result<Vec<Xattr>> {
+        Ok(Vec::new())
+    }
+}
+
+impl WriteStore for ObjectStorage {
+    type Pending = ObjectPending;
+
+    fn create(&self, path: &Path) -> io::Result<ObjectPending> {
+        self.multipart()?;
+        let (key, _) = self.key(path)?;
+        Ok(ObjectPending::new(self.clone(), path, key))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.multipart()?;
+        if self.exists(path)? {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let (_, name) = self.key(path)?;
+        let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
+        let (Tree::Listed(listing) | Tree::Asked(listing)) = &mut *tree;
+        listing.make_dir(&name);
+        Ok(())
+    }
+
+    fn create_symlink(&self, _: &[u8], _: &Path) -> io::Result<()> {
+        Err(unsupported(
+            "object storage has no symlinks; seal as a package (--format sam), which keeps them in its manifest",
+        ))
+    }
+
+    /// There are none.
+    fn set_attributes(&self, _: &Path, _: &Attributes) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn supports_xattrs(&self) -> bool {
+        false
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let (key, name) = self.key(path)?;
+        if self.metadata(path)?.kind != Kind::File {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        self.shared
+            .wait(async { self.shared.client.delete(&key).await.map_err(io_error) })?;
+        let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
+        let (Tree::Listed(listing) | Tree::Asked(listing)) = &mut *tree;
+        listing.remove(&name);
+        Ok(())
+    }
+
+    /// The new name holds all of it before the old one goes.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from_key, _) = self.key(from)?;
+        let (to_key, _) = self.key(to)?;
+        let len = self.metadata(from)?.len;
+        self.shared.wait(async {
+            let options = CopyOptions {
+                mode: CopyMode::Overwrite,
+                ..CopyOptions::default()
+            };
+            let copied = self.shared.client.copy_opts(&from_key, &to_key, options).await;
+            copied.map_err(io_error)
+        })?;
+        self.written(to, &to_key, len, None)?;
+        self.remove_file(from)
+    }
+
+    /// What a server has acknowledged, it keeps.
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// An upload that was not completed is no object; servers remove them by a rule of the bucket's life cycle.
+    fn remove_leftovers(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+type Connected = (Arc<dyn ObjectStore>, Option<Arc<dyn MultipartStore>>, Key);
+
+/// A client for the location, and the keys' prefix there.
+fn connect(url: &ObjectUrl, options: &ObjectOptions) -> io::Result<Connected> {
+    let retry = RetryConfig {
+        backoff: BackoffConfig::default(),
+        max_retries: RETRIES,
+        retry_timeout: RETRY_TIMEOUT,
+    };
+    let prefix = || Key::parse(&url.path).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error));
+    match url.scheme {
+        Scheme::Http | Scheme::Https => {
+            let plain = url.scheme == Scheme::Http;
+            let scheme = if plain { "http" } else { "https" };
+            let client = HttpBuilder::new()
+                .with_url(format!("{scheme}://{}/{}", url.host, url.path))
+                .with_client_options(client_options(options.ca.as_deref(), plain)?)
+                .with_retry(retry)
+                .build()
+                .map_err(io_error)?;
+            Ok((Arc::new(client), None, Key::default()))
+        }
+        Scheme::S3 => {
+            let client = s3(url, options, retry)?;
+            Ok((client.clone(), Some(client), prefix()?))
+        }
+        #[cfg(feature = "gcs")]
+        Scheme::Gs => {
+            let client = object_store::gcp::GoogleCloudStorageBuilder::from_env()
+                .with_bucket_name(&url.host)
+                .with_client_options(client_options(options.ca.as_deref(), false)?)
+                .with_retry(retry)
+                .build()
+                .map_err(io_error)?;
+            let client = Arc::new(client);
+            Ok((client.clone(), Some(client), prefix()?))
+        }
+        #[cfg(feature = "azure")]
+        Scheme::Az => {
+            let client = object_store::azure::MicrosoftAzureBuilder::from_env()
+                .with_container_name(&url.host)
+                .with_client_options(client_options(options.ca.as_deref(), false)?)
+                .with_retry(retry)
+                .build()
+                .map_err(io_error)?;
+            let client = Arc::new(client);
+            Ok((client.clone(), Some(client), prefix()?))
+        }
+    }
+}
+
+/// A client for S3: what the options say, else the environment, else the profile.
+fn s3(
+    url: &ObjectUrl,
+    options: &ObjectOptions,
+    retry: RetryConfig,
+) -> io::Result<Arc<object_store::aws::AmazonS3>> {
+    use AmazonS3ConfigKey as Setting;
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(&url.host)
+        .with_retry(retry);
+    let profile = Profile::from_files()?;
+    let is_set = |builder: &AmazonS3Builder, key| {
+        builder
+            .get_config_value(&key)
+            .is_some_and(|value| !value.is_empty())
+    };
+    let has_credentials = [
+        Setting::AccessKeyId,
+        Setting::WebIdentityTokenFile,
+        Setting::ContainerCredentialsRelativeUri,
+        Setting::ContainerCredentialsFullUri,
+    ]
+    .into_iter()
+    .any(|key| is_set(&builder, key));
+    if !has_credentials
+        && let (Some(id), Some(secret)) = (
+            profile.get("aws_access_key_id"),
+            profile.get("aws_secret_access_key"),
+        )
+    {
+        builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+        if let Some(token) = profile.get("aws_session_token") {
+            builder = builder.with_token(token);
+        }
+    }
+    if let Some(region) = &options.region {
+        builder = builder.with_region(region);
+    } else if !is_set(&builder, Setting::Region)
+        && !is_set(&builder, Setting::DefaultRegion)
+        && let Some(region) = profile.get("region")
+    {
+        builder = builder.with_region(region);
+    }
+    if let Some(hosted) = options.virtual_hosted {
+        builder = builder.with_virtual_hosted_style_request(hosted);
+    }
+    let given = |key| builder.get_config_value(&key).filter(|value| !value.is_empty());
+    let endpoint = options
+        .endpoint
+        .clone()
+        .or_else(|| given(Setting::S3Endpoint))
+        .or_else(|| given(Setting::Endpoint))
+        .or_else(|| profile.get("endpoint_url").map(str::to_owned));
+    let mut plain = given(Setting::Client(ClientConfigKey::AllowHttp)).is_some_and(|value| value == "true");
+    if let Some(endpoint) = endpoint {
+        let endpoint = endpoint.trim_end_matches('/');
+        plain |= endpoint.starts_with("http://");
+        let hosted = given(Setting::VirtualHostedStyleRequest).is_some_and(|value| value == "true");
+        // With the bucket in the host's name, the client wants it there.
+        let bucket = format!("://{}.", url.host);
+        let endpoint = if hosted && !endpoint.contains(&bucket) {
+            endpoint.replacen("://", &bucket, 1)
+        } else {
+            endpoint.to_owned()
+        };
+        builder = builder
+            .with_config(Setting::S3Endpoint, endpoint.clone())
+            .with_endpoint(endpoint);
+    }
+    let bundle = std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty());
+    let ca = options.ca.clone().or_else(|| bundle.map(PathBuf::from));
+    builder = builder.with_client_options(client_options(ca.as_deref(), plain)?);
+    Ok(Arc::new(builder.build().map_err(io_error)?))
+}
+
+fn client_options(ca: Option<&Path>, plain: bool) -> io::Result<ClientOptions> {
+    let mut client = ClientOptions::new()
+        .with_allow_http(plain)
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_timeout(ANSWER_TIMEOUT)
+        .with_pool_max_idle_per_host(1024);
+    if let Some(path) = ca {
+        let failed = |what: &dyn fmt::Display| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("{}: {what}", path.display()))
+        };
+        let pem = fs::read(path).map_err(|error| failed(&error))?;
+        let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| failed(&error))?;
+        if certificates.is_empty() {
+            return Err(failed(&"there is no PEM certificate in it"));
+        }
+        for certificate in certificates {
+            client = client.with_root_certificate(certificate);
+        }
+    }
+    Ok(client)
+}
+
+/// All objects below `prefix`.
+async fn list(client: &Arc<dyn ObjectStore>, prefix: &Key) -> io::Result<Listing> {
+    let whole = Some(prefix).filter(|prefix| !prefix.as_ref().is_empty());
+    let mut found = client.list(whole);
+    let mut listing = Listing::default();
+    while let Some(meta) = found.next().await {
+        let meta = meta.map_err(io_error)?;
+        let Some(mut parts) = meta.location.prefix_match(prefix) else {
+            continue;
+        };
+        let mut path = String::new();
+        for part in &mut parts {
+            if !path.is_empty() {
+                path.push('/');
+            }
+            path.push_str(part.as_ref());
+        }
+        if !path.is_empty() {
+            listing.insert(path, Pin::of(&meta))?;
+        }
+    }
+    Ok(listing)
+}
+
+/// An error of the client as one of a file.
+fn io_error(error: object_store::Error) -> io::Error {
+    use object_store::Error as E;
+    let kind = match &error {
+        E::NotFound { .. } => io::ErrorKind::NotFound,
+        E::AlreadyExists { .. } => io::ErrorKind::AlreadyExists,
+        E::Precondition { .. } | E::NotModified { .. } => return file::replaced(),
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => io::ErrorKind::PermissionDenied,
+        E::NotSupported { .. } | E::NotImplemented { .. } => io::ErrorKind::Unsupported,
+        E::InvalidPath { .. } => io::ErrorKind::InvalidInput,
+        _ => io::ErrorKind::Other,
+    };
+    // Its text has its causes in it.
+    io::Error::new(kind, error.to_string().trim_end_matches([':', ' ']).to_owned())
+}
+
+fn unsupported(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_name_a_directory() {
+        let url: ObjectUrl = "S3://bucket/models/one/".parse().expect("a location");
+        assert_eq!(
+            (url.scheme, url.host.as_str(), url.path.as_str()),
+            (Scheme::S3, "bucket", "models/one")
+        );
+        let url: ObjectUrl = "https://host:8443".parse().expect("a location");
+        assert_eq!(
+            (url.scheme, url.host.as_str(), url.path.as_str()),
+            (Scheme::Https, "host:8443", "")
+        );
+        for (url, what) in [
+            ("ftp://host/x", "scheme"),
+            ("s3:///x", "bucket"),
+            ("https://me:secret@host/x", "credentials"),
+            ("https://host/x?X-Amz-Signature=1", "one object"),
+        ] {
+            let error = url.parse::<ObjectUrl>().expect_err(url);
+            assert!(error.contains(what), "{url}: {error}");
+            assert!(!error.contains("secret"));
+        }
+    }
+}
