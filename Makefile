@@ -11,8 +11,6 @@ FUZZ := attest-client/fuzz/Cargo.toml chunk-cipher/fuzz/Cargo.toml gocryptfs-cor
 	modelseal/fuzz/Cargo.toml sam-format/fuzz/Cargo.toml
 # All that is linted and tested, with the broker for development. The same in .ci/memcheck, so that nothing is built twice.
 ALL := --workspace --features modelseal/dev-kbs
-# Packaged crates and fuzz targets stand outside the workspace; with its profiles they reuse what it has built.
-DEV_PROFILE := --config profile.dev.opt-level=1 --config 'profile.dev.package."*".opt-level=3'
 
 TEST := setup fmt-check lint unit portable docs deny msrv aarch64 package fuzz-check memcheck
 
@@ -83,12 +81,12 @@ aarch64:
 	.ci/aarch64
 
 package:
-	.ci/package $(DEV_PROFILE)
+	.ci/package
 
 fuzz-check:
 	@set -ex; for manifest in $(FUZZ); do \
 		CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-$(CURDIR)/target}" \
-		$(CARGO) check --manifest-path "$$manifest" $(DEV_PROFILE); \
+		$(CARGO) check --manifest-path "$$manifest"; \
 	done
 
 memcheck:
