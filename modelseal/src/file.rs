@@ -59,6 +59,11 @@ impl SealedFile {
         }
     }
 
+    /// Whether there is a digest that all of it is compared with when it is unsealed.
+    pub(crate) const fn has_digest(&self) -> bool {
+        matches!(self.stored, Stored::Package(_))
+    }
+
     /// Whether the plaintext is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -63,7 +63,8 @@ impl SealedFile {
         let failed = |source: io::Error| Error::io(self.path(), "making a memory file for", source);
         let file = create().map_err(|source| failed(source.into()))?;
         ftruncate(&file, len).map_err(|source| failed(source.into()))?;
-        if cores <= COPYING_CORES || len == 0 {
+        // Of a package, unsealing compares the digest besides; then that is the way on any number of cores.
+        if cores <= COPYING_CORES || len == 0 || self.has_digest() {
             self.unseal(&Memory(&file), &())?;
         } else {
             let mut mapping = Mapping::new(&file, len).map_err(failed)?;
@@ -167,7 +168,11 @@ impl Mapping {
         let data = unsafe { mmap(ptr::null_mut(), len, prot, flags, file, 0)? };
         let data = NonNull::new(data.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
         let mapping = Self { data, len };
-        for advice in [Advice::LinuxHugepage, Advice::LinuxDontDump] {
+        for advice in [
+            Advice::LinuxHugepage,
+            Advice::LinuxDontDump,
+            Advice::LinuxDontFork,
+        ] {
             // Advice only: the mapping works all the same.
             // SAFETY: the range is ours.
             let _ = unsafe { madvise(data.as_ptr().cast(), len, advice) };

@@ -56,6 +56,9 @@ pub struct MountOptions {
     /// Whether other users may read it too, as the permissions of the files say. Only root may ask for that, and users
     /// where `/etc/fuse.conf` says `user_allow_other`.
     pub allow_other: bool,
+    /// Whether every file and directory may be read, and every program run, by all who may see the mount, whatever its
+    /// permissions in the model.
+    pub readable: bool,
     /// Threads that answer the kernel: by default one a core, at least four. Large reads use the model's engine besides.
     pub threads: Option<usize>,
     /// Whether a small process of its own unmounts when this one is killed. Without it, what is left then is a mount
@@ -69,6 +72,7 @@ impl fmt::Debug for MountOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MountOptions")
             .field("allow_other", &self.allow_other)
+            .field("readable", &self.readable)
             .field("threads", &self.threads)
             .field("guard", &self.guard)
             .finish_non_exhaustive()
@@ -83,6 +87,8 @@ pub struct Mount {
     attached: Attached,
     session: Arc<Ended>,
     guard: Mutex<Option<Guard>>,
+    /// The process that it belongs to: one that forked off leaves it alone.
+    process: u32,
 }
 
 impl Mount {
@@ -108,7 +114,7 @@ impl Mount {
             false => None,
         };
         let threads = options.threads.unwrap_or_else(default_threads).max(1);
-        let filesystem = SealedFilesystem::new(model, Log::new(options.log), threads);
+        let filesystem = SealedFilesystem::new(model, Log::new(options.log), threads, options.readable);
         let mut config = Config::default();
         config.acl = match options.allow_other {
             true => SessionACL::All,
@@ -122,6 +128,7 @@ impl Mount {
             attached,
             session: Arc::clone(&ended),
             guard: Mutex::new(guard),
+            process: std::process::id(),
         };
         let session = Session::from_fd(filesystem, device, acl, config);
         let session = session.map_err(|error| failed("the kernel does not accept the file system", error))?;
@@ -156,6 +163,9 @@ impl Mount {
     /// Unmounts it now: the mount point is free when this returns. Whoever has a file of it open reads on until this
     /// process ends. Does nothing where it is unmounted already.
     pub fn unmount(&self) {
+        if std::process::id() != self.process {
+            return;
+        }
         self.attached.detach();
         let guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(guard) = guard {

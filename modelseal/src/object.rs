@@ -22,12 +22,14 @@ use object_store::{
 };
 use tokio::sync::Semaphore;
 
+mod bounded;
 mod file;
 mod listing;
 mod profile;
 mod runtime;
 mod upload;
 
+use bounded::Bounded;
 pub(crate) use file::ObjectFile;
 use file::{Blocks, Shared, invalid};
 use listing::{Listing, Pin};
@@ -143,6 +145,7 @@ impl ObjectStorage {
             part_len: options.part_len.clamp(1 << 16, 1 << 30),
             connections: options.connections.clamp(1, 1024),
             blocks: Mutex::new(Blocks::default()),
+            gate: Semaphore::new(options.connections.clamp(1, 1024)),
         };
         let listed = shared.wait(list(&shared.client, &prefix));
         let tree = match (listed, url.scheme) {
@@ -223,7 +226,7 @@ impl ObjectStorage {
             let head = self.shared.client.head(&key).await;
             head.map_err(io_error)
         })?;
-        let pin = Pin::of(&meta);
+        let pin = Pin::of(&meta)?;
         if known.is_some_and(|known| known.len != pin.len) {
             return Err(file::replaced());
         }
@@ -233,14 +236,14 @@ impl ObjectStorage {
                  would not be noticed",
             ));
         }
-        self.insert(name, pin.clone())?;
+        self.insert(name, pin.clone());
         Ok((key, pin))
     }
 
-    fn insert(&self, name: String, pin: Pin) -> io::Result<()> {
+    fn insert(&self, name: String, pin: Pin) {
         let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
         let (Tree::Listed(listing) | Tree::Asked(listing)) = &mut *tree;
-        listing.insert(name, pin)
+        listing.insert(name, pin);
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -258,11 +261,12 @@ impl ObjectStorage {
             let head = self.shared.client.head(key).await;
             head.map_err(io_error)
         })?;
-        let pin = Pin::of(&meta);
+        let pin = Pin::of(&meta)?;
         if pin.len != len || etag.is_some() && pin.etag.is_some() && pin.etag != etag {
             return Err(invalid("somebody else writes to the same object"));
         }
-        self.insert(name, pin)
+        self.insert(name, pin);
+        Ok(())
     }
 }
 
@@ -428,6 +432,7 @@ fn connect(url: &ObjectUrl, options: &ObjectOptions) -> io::Result<Connected> {
                 .with_url(format!("{scheme}://{}/{}", url.host, url.path))
                 .with_client_options(client_options(options.ca.as_deref(), plain)?)
                 .with_retry(retry)
+                .with_http_connector(Bounded)
                 .build()
                 .map_err(io_error)?;
             Ok((Arc::new(client), None, Key::default()))
@@ -442,6 +447,7 @@ fn connect(url: &ObjectUrl, options: &ObjectOptions) -> io::Result<Connected> {
                 .with_bucket_name(&url.host)
                 .with_client_options(client_options(options.ca.as_deref(), false)?)
                 .with_retry(retry)
+                .with_http_connector(Bounded)
                 .build()
                 .map_err(io_error)?;
             let client = Arc::new(client);
@@ -453,6 +459,7 @@ fn connect(url: &ObjectUrl, options: &ObjectOptions) -> io::Result<Connected> {
                 .with_container_name(&url.host)
                 .with_client_options(client_options(options.ca.as_deref(), false)?)
                 .with_retry(retry)
+                .with_http_connector(Bounded)
                 .build()
                 .map_err(io_error)?;
             let client = Arc::new(client);
@@ -470,7 +477,8 @@ fn s3(
     use AmazonS3ConfigKey as Setting;
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(&url.host)
-        .with_retry(retry);
+        .with_retry(retry)
+        .with_http_connector(Bounded);
     let profile = Profile::from_files()?;
     let is_set = |builder: &AmazonS3Builder, key| {
         builder
@@ -565,6 +573,7 @@ async fn list(client: &Arc<dyn ObjectStore>, prefix: &Key) -> io::Result<Listing
     let mut listing = Listing::default();
     while let Some(meta) = found.next().await {
         let meta = meta.map_err(io_error)?;
+        listing.count(&meta)?;
         let Some(mut parts) = meta.location.prefix_match(prefix) else {
             continue;
         };
@@ -576,7 +585,7 @@ async fn list(client: &Arc<dyn ObjectStore>, prefix: &Key) -> io::Result<Listing
             path.push_str(part.as_ref());
         }
         if !path.is_empty() {
-            listing.insert(path, Pin::of(&meta))?;
+            listing.insert(path, Pin::of(&meta)?);
         }
     }
     Ok(listing)
@@ -594,8 +603,43 @@ fn io_error(error: object_store::Error) -> io::Error {
         E::InvalidPath { .. } => io::ErrorKind::InvalidInput,
         _ => io::ErrorKind::Other,
     };
-    // Its text has its causes in it.
-    io::Error::new(kind, error.to_string().trim_end_matches([':', ' ']).to_owned())
+    io::Error::new(kind, said(&error.to_string()))
+}
+
+/// What an error of the client says that is ours to repeat: without the body of an answer, which may hold anything, and
+/// without the times that make each text another one.
+fn said(text: &str) -> String {
+    /// How the client introduces the status of an answer, with its body behind.
+    const STATUS: &str = "status code: ";
+    /// Bytes that are repeated of anything else.
+    const LONGEST: usize = 500;
+    if let Some((_, answer)) = text.split_once(STATUS) {
+        let (status, body) = answer.split_once(": ").unwrap_or((answer, ""));
+        let status = status.split(['\n', '<']).next().unwrap_or_default().trim();
+        let code = body
+            .split_once("<Code>")
+            .and_then(|(_, rest)| rest.split_once("</Code>"))
+            .map(|(code, _)| code)
+            .filter(|code| {
+                (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            });
+        let status: String = status.chars().take(64).collect();
+        return match code {
+            Some(code) => format!("the server answers {status} ({code})"),
+            None => format!("the server answers {status}"),
+        };
+    }
+    let words = text.split(' ');
+    let is_time = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_digit()) && word.trim_end_matches([',', ':']).ends_with('s')
+    };
+    let kept: Vec<_> = words.filter(|word| !is_time(word)).collect();
+    kept.join(" ")
+        .chars()
+        .take(LONGEST)
+        .collect::<String>()
+        .trim_end_matches([':', ' '])
+        .to_owned()
 }
 
 fn unsupported(what: &'static str) -> io::Error {
@@ -605,6 +649,25 @@ fn unsupported(what: &'static str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_repeat_no_answer() {
+        let text = "Generic S3 error: Error performing GET http://h/b in 3.2ms - Server returned non-2xx status code: 403 \
+                    Forbidden: <Error><Code>SignatureDoesNotMatch</Code><CanonicalRequest>token</CanonicalRequest></Error>";
+        assert_eq!(
+            said(text),
+            "the server answers 403 Forbidden (SignatureDoesNotMatch)"
+        );
+        assert_eq!(
+            said("x status code: 404 Not Found: <Code>a b</Code>"),
+            "the server answers 404 Not Found"
+        );
+        assert_eq!(
+            said("connecting in 12.5ms, after 3 retries: "),
+            "connecting in after 3 retries"
+        );
+        assert!(said(&"x".repeat(10_000)).len() <= 500);
+    }
 
     #[test]
     fn urls_name_a_directory() {

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -310,6 +312,42 @@ fn an_object_that_is_replaced_is_an_error_and_no_mixture() {
     fs::remove_file(&stored).unwrap();
     assert!(file.read_into(0, &mut out).is_err());
     assert!(model.file("weights/big").is_err());
+}
+
+/// Answers every request on every connection with `answer`, for as long as the test runs.
+fn always(answer: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/model", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            std::thread::spawn(move || {
+                let mut socket = socket.unwrap();
+                let mut request = [0; 4096];
+                while socket.read(&mut request).is_ok_and(|len| len > 0) {
+                    if socket.write_all(answer).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    url
+}
+
+#[test]
+fn servers_that_promise_the_impossible_are_refused() {
+    let place = place();
+    for answer in [
+        &b"HTTP/1.1 404 Not Found\r\nContent-Length: 9223372036854775807\r\n\r\nx"[..],
+        b"HTTP/1.1 207 Multi-Status\r\nContent-Length: 1000000000000000\r\n\r\n<x",
+        b"HTTP/1.1 206 Partial Content\r\nETag: \"e\"\r\nContent-Range: bytes 0-18446744073709551615/9\r\n\
+          Content-Length: 9\r\n\r\n123456789",
+    ] {
+        let mut command = place.command(["ls", &always(answer), "--key", "file:pw"]);
+        let run = checked(&mut command);
+        assert!(matches!(run.code, Some(4 | 5)), "{run:?}");
+        assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
+    }
 }
 
 #[test]

@@ -127,8 +127,11 @@ impl Part<'_> {
             }
             let mut begun = mem::take(&mut self.begun);
             self.open(first.end, &begun)?;
-            begun.clear();
-            self.begun = begun;
+            // A part that is done keeps nothing: there may be many.
+            if !self.chunks.is_empty() {
+                begun.clear();
+                self.begun = begun;
+            }
         }
         let mut complete = self.chunks.start;
         let mut used = 0;

@@ -40,6 +40,8 @@ const GENERATION: Generation = Generation(0);
 /// A model, as the kernel asks for it.
 pub(super) struct SealedFilesystem {
     model: Arc<Model>,
+    /// Whether all may read, whatever the permissions in the model.
+    readable: bool,
     inodes: OnceLock<Inodes>,
     files: Files,
     buffers: Buffers,
@@ -61,9 +63,10 @@ struct Totals {
 }
 
 impl SealedFilesystem {
-    pub(super) fn new(model: Arc<Model>, log: Log, threads: usize) -> Self {
+    pub(super) fn new(model: Arc<Model>, log: Log, threads: usize, readable: bool) -> Self {
         Self {
             model,
+            readable,
             inodes: OnceLock::new(),
             files: Files::default(),
             buffers: Buffers::default(),
@@ -99,10 +102,10 @@ impl SealedFilesystem {
     fn attributes(&self, inode: &Inode) -> Result<FileAttr, Errno> {
         let metadata = inode.metadata(&self.model).map_err(|error| self.failed(&error))?;
         let kind = file_type(metadata.kind);
-        // Nobody may write, whatever else is allowed; links have no permissions of their own.
+        // Links have no permissions of their own.
         let perm = match metadata.kind {
             Kind::Symlink => 0o777,
-            _ => u16::try_from(metadata.mode & 0o7555).unwrap_or(0o555),
+            _ => permissions(metadata.kind, metadata.mode, self.readable),
         };
         Ok(FileAttr {
             ino: INodeNo(inode.number),
@@ -441,5 +444,30 @@ const fn file_type(kind: Kind) -> FileType {
         Kind::Dir => FileType::Directory,
         Kind::Symlink => FileType::Symlink,
         Kind::File | Kind::Other => FileType::RegularFile,
+    }
+}
+
+/// What is allowed by `mode`: nobody may write. Where all is `readable`, what its owner may run or enter, all may.
+fn permissions(kind: Kind, mode: u32, readable: bool) -> u16 {
+    let mode = mode & 0o7555;
+    let mode = match (readable, kind) {
+        (false, _) => mode,
+        (true, Kind::Dir) => mode | 0o555,
+        (true, _) if mode & 0o111 == 0 => mode | 0o444,
+        (true, _) => mode | 0o555,
+    };
+    u16::try_from(mode).unwrap_or(0o555)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_writes_and_all_read_where_all_may() {
+        assert_eq!(permissions(Kind::File, 0o640, false), 0o440);
+        assert_eq!(permissions(Kind::File, 0o640, true), 0o444);
+        assert_eq!(permissions(Kind::File, 0o700, true), 0o555);
+        assert_eq!(permissions(Kind::Dir, 0o600, true), 0o555);
     }
 }

@@ -15,7 +15,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use object_store::path::Path as Key;
 use object_store::{GetOptions, GetRange, GetResult, ObjectStore};
 use tokio::runtime::Handle;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::listing::Pin;
 use super::{io_error, runtime};
@@ -41,6 +41,8 @@ pub(super) struct Shared {
     pub(super) part_len: u64,
     pub(super) connections: usize,
     pub(super) blocks: Mutex<Blocks>,
+    /// Lets as many requests be under way as there may be.
+    pub(super) gate: Semaphore,
 }
 
 impl Shared {
@@ -82,6 +84,7 @@ impl Shared {
         range: Range<u64>,
         mut sink: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
+        let _permit = self.gate.acquire().await.map_err(io::Error::other)?;
         let mut at = range.start;
         let mut broken = 0;
         loop {
@@ -327,6 +330,10 @@ impl Remote for ObjectFile {
 
 impl Drop for ObjectFile {
     fn drop(&mut self) {
+        // A lock that another thread held at a fork is never released in the child.
+        if self.shared.expect_process().is_err() {
+            return;
+        }
         let blocks = self.shared.blocks.lock();
         blocks.unwrap_or_else(PoisonError::into_inner).forget(self.number);
     }

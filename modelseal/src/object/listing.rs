@@ -13,6 +13,12 @@ use object_store::ObjectMeta;
 /// Objects below one location that are taken at most.
 const MAX: usize = 1 << 22;
 
+/// Bytes of all that a listing says, at most.
+const MAX_TEXT: usize = 1 << 30;
+
+/// Longest entity tag, in bytes.
+const MAX_ETAG: usize = 1024;
+
 /// Permissions of what has none of its own.
 const FILE_MODE: u32 = 0o644;
 const DIR_MODE: u32 = 0o755;
@@ -29,12 +35,21 @@ pub(super) struct Pin {
 }
 
 impl Pin {
-    pub(super) fn of(meta: &ObjectMeta) -> Self {
-        Self {
-            len: meta.size,
-            etag: meta.e_tag.clone().filter(|etag| !etag.is_empty()),
-            modified: meta.last_modified.into(),
+    /// # Errors
+    /// Where the entity tag could not be one: it is sent back to the server.
+    pub(super) fn of(meta: &ObjectMeta) -> io::Result<Self> {
+        let etag = meta.e_tag.clone().filter(|etag| !etag.is_empty());
+        if let Some(etag) = &etag
+            && (etag.len() > MAX_ETAG || !etag.bytes().all(|byte| (0x20..0x7f).contains(&byte)))
+        {
+            let what = "the server gives an entity tag that cannot be one";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
+        Ok(Self {
+            len: meta.size,
+            etag,
+            modified: meta.last_modified.into(),
+        })
     }
 
     /// The entity tag, where it can be asked for: a weak one never matches (RFC 9110, section 13.1.1).
@@ -44,7 +59,9 @@ impl Pin {
 
     /// Whether an answer with `meta` is of the content that is meant.
     pub(super) fn admits(&self, meta: &ObjectMeta) -> bool {
-        let answered = Self::of(meta);
+        let Ok(answered) = Self::of(meta) else {
+            return false;
+        };
         if answered.len != self.len {
             return false;
         }
@@ -61,20 +78,29 @@ pub(super) struct Listing {
     objects: BTreeMap<String, Pin>,
     /// Directories that were made and may hold nothing: object storage has none.
     dirs: BTreeSet<String>,
+    /// Bytes of what a server has said so far, and entries.
+    said: usize,
+    entries: usize,
 }
 
 impl Listing {
-    /// Takes an object.
+    /// Counts what a server says, whether it is kept or not.
     ///
     /// # Errors
-    /// Where there are too many.
-    pub(super) fn insert(&mut self, path: String, pin: Pin) -> io::Result<()> {
-        if self.objects.len() >= MAX {
+    /// Where it is too much.
+    pub(super) fn count(&mut self, meta: &ObjectMeta) -> io::Result<()> {
+        self.entries += 1;
+        self.said += meta.location.as_ref().len() + meta.e_tag.as_ref().map_or(0, String::len);
+        if self.entries > MAX || self.said > MAX_TEXT {
             let what = format!("more than {MAX} objects lie there; that is no model");
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
-        self.objects.insert(path, pin);
         Ok(())
+    }
+
+    /// Takes an object.
+    pub(super) fn insert(&mut self, path: String, pin: Pin) {
+        self.objects.insert(path, pin);
     }
 
     pub(super) fn remove(&mut self, path: &str) {
@@ -212,7 +238,7 @@ mod tests {
                 etag: None,
                 modified: SystemTime::UNIX_EPOCH,
             };
-            listing.insert((*path).to_owned(), pin).expect("few objects");
+            listing.insert((*path).to_owned(), pin);
         }
         listing
     }
@@ -255,6 +281,40 @@ mod tests {
         assert_eq!(names(&listing, "z/y"), []);
         listing.remove("b/f");
         assert_eq!(names(&listing, "b"), [dir("c"), file("c0")]);
+    }
+
+    fn meta(etag: &str) -> ObjectMeta {
+        ObjectMeta {
+            location: "a".into(),
+            last_modified: Default::default(),
+            size: 1,
+            e_tag: Some(etag.to_owned()),
+            version: None,
+        }
+    }
+
+    #[test]
+    fn entity_tags_can_be_sent_back() {
+        assert!(Pin::of(&meta("\"abc\"")).is_ok());
+        assert_eq!(Pin::of(&meta("")).expect("none").etag, None);
+        let long = "x".repeat(MAX_ETAG + 1);
+        for etag in ["a\nb", "\u{e9}", long.as_str()] {
+            assert!(Pin::of(&meta(etag)).is_err(), "{etag}");
+        }
+    }
+
+    #[test]
+    fn an_endless_listing_is_no_model() {
+        let mut listing = Listing {
+            entries: MAX,
+            ..Listing::default()
+        };
+        assert!(listing.count(&meta("x")).is_err());
+        let mut listing = Listing {
+            said: MAX_TEXT,
+            ..Listing::default()
+        };
+        assert!(listing.count(&meta("x")).is_err());
     }
 
     #[test]

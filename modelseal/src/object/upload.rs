@@ -6,12 +6,15 @@ use std::io;
 use std::mem;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use chunk_cipher::store::{Attributes, PendingFile, WriteAt};
+use futures_util::future::join_all;
 use object_store::multipart::PartId;
 use object_store::path::Path as Key;
-use object_store::{MultipartId, ObjectStore, PutMode, PutOptions, PutPayload};
+use object_store::{MultipartId, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
@@ -33,6 +36,8 @@ pub(crate) struct ObjectPending {
     path: PathBuf,
     key: Key,
     state: Mutex<State>,
+    /// Whether a part could not be sent.
+    failed: Arc<AtomicBool>,
 }
 
 /// How far it is.
@@ -100,6 +105,7 @@ impl ObjectPending {
                 part_len: PART,
                 ..State::default()
             }),
+            failed: Arc::default(),
         }
     }
 
@@ -109,6 +115,10 @@ impl ObjectPending {
 
     /// Sends the part `index`. Waits while too many are on their way.
     fn send(&self, index: u64, bytes: Vec<u8>) -> io::Result<()> {
+        // What cannot be completed any more need not be sent.
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(io::Error::other("an earlier part could not be written"));
+        }
         let shared = &self.storage.shared;
         let multipart = self.storage.multipart()?;
         let permit: OwnedSemaphorePermit = shared.wait(async {
@@ -132,8 +142,10 @@ impl ObjectPending {
         let (key, id, number) = (self.key.clone(), upload.id.clone(), part_number(index)?);
         // What is sent again after an error is these very bytes.
         let payload = PutPayload::from(bytes);
+        let failed = Arc::clone(&self.failed);
         let sending = shared.handle.spawn(async move {
             let sent = multipart.put_part(&key, &id, number, payload).await;
+            failed.fetch_or(sent.is_err(), Ordering::Relaxed);
             drop(permit);
             sent
         });
@@ -180,9 +192,17 @@ impl ObjectPending {
         };
         let multipart = self.storage.multipart()?;
         let result = shared.wait(async {
-            let mut parts = Vec::with_capacity(sent.len());
-            for (_, part) in sent {
-                parts.push(part.await.map_err(io::Error::other)?.map_err(io_error)?);
+            // All of them end before any error is told: parts that arrive after an upload was given up would stay.
+            let ended = join_all(sent.into_values()).await;
+            let parts = ended
+                .into_iter()
+                .map(|part| part.map_err(io::Error::other)?.map_err(io_error))
+                .collect::<io::Result<Vec<_>>>()?;
+            // Somebody else may have written it meanwhile.
+            match shared.client.head(&self.key).await {
+                Err(object_store::Error::NotFound { .. }) => {}
+                Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
+                Err(error) => return Err(io_error(error)),
             }
             let completed = multipart.complete_multipart(&self.key, &id, parts).await;
             completed.map_err(io_error)
@@ -194,7 +214,8 @@ impl ObjectPending {
     /// Sends all of a short object at once, where there is none yet.
     fn put(&self, bytes: Vec<u8>) -> io::Result<()> {
         let len = bytes.len() as u64;
-        let payload = PutPayload::from(bytes);
+        let bytes = Bytes::from(bytes);
+        let payload = PutPayload::from(bytes.clone());
         let client = &self.storage.shared.client;
         let put = |mode| {
             let options = PutOptions {
@@ -203,16 +224,29 @@ impl ObjectPending {
             };
             client.put_opts(&self.key, payload.clone(), options)
         };
-        let result = self.storage.shared.wait(async {
-            match put(PutMode::Create).await {
+        let etag = self.storage.shared.wait(async {
+            let put = match put(PutMode::Create).await {
                 // Not every server has conditional requests. What was there when the store was opened is known.
                 Err(
                     object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. },
-                ) => put(PutMode::Overwrite).await.map_err(io_error),
-                put => put.map_err(io_error),
-            }
+                ) => put(PutMode::Overwrite).await,
+                // A request that was answered with an error may have been carried out all the same.
+                Err(object_store::Error::AlreadyExists { .. }) if self.is_there(&bytes).await => {
+                    return Ok(None);
+                }
+                put => put,
+            };
+            Ok(put.map_err(io_error)?.e_tag)
         })?;
-        self.storage.written(&self.path, &self.key, len, result.e_tag)
+        self.storage.written(&self.path, &self.key, len, etag)
+    }
+
+    /// Whether the object is there with these bytes.
+    async fn is_there(&self, bytes: &Bytes) -> bool {
+        let Ok(there) = self.storage.shared.client.get(&self.key).await else {
+            return false;
+        };
+        there.meta.size == bytes.len() as u64 && there.bytes().await.is_ok_and(|there| there == *bytes)
     }
 }
 
