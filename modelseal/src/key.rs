@@ -345,6 +345,16 @@ impl KeyRef {
         }
     }
 
+    /// The file that this names, if it does.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Hex(inner) | Self::Base64(inner) | Self::MasterKey(inner) => inner.path(),
+            _ => None,
+        }
+    }
+
     fn not_empty(&self, bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>> {
         if bytes.is_empty() {
             Err(self.error("leads to an empty key"))

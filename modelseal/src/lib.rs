@@ -31,6 +31,7 @@ pub use key::{EvidenceKind, Key, KeyRef, KeySources};
 pub use license::{add_license, check_license, issue_license, read_license_file};
 pub use manifest::{default_manifest_path, read_vault_manifest, sign_vault, verify_vault};
 pub use memfd::Memfd;
+pub use memory::available_memory;
 pub use model::{Info, LicenseRef, Model, OpenOptions, change_password};
 pub use plan::Symlinks;
 pub use sam_format as sam;

@@ -3,6 +3,13 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+/// Bytes of memory that can be filled without swapping, within the limits of this process's control groups. `None` where the
+/// system does not tell.
+#[must_use]
+pub fn available_memory() -> Option<u64> {
+    MemoryProbe::system().available()
+}
+
 /// Where the system says how much memory is available.
 #[derive(Debug)]
 pub(crate) struct MemoryProbe {

@@ -18,6 +18,8 @@ mod global;
 mod mount;
 mod objects;
 mod package;
+#[cfg(target_os = "linux")]
+mod run;
 mod sources;
 mod trust;
 
@@ -32,6 +34,10 @@ pub(crate) use package::{
     CheckLicense, Format, Issue, Keygen, LicenseCommand, ManifestCommand, Package, Rotate, SamPack, Show,
     SignManifest, VerifyManifest,
 };
+#[cfg(target_os = "linux")]
+pub(crate) use run::{RunArgs, Via};
+#[cfg(target_os = "linux")]
+pub(crate) use sources::secret_variables;
 pub(crate) use trust::{KeyRefParser, Sealed, Trust};
 
 const AFTER_HELP: &str = "\
@@ -95,6 +101,9 @@ pub(crate) enum Command {
     /// Make a model readable to any program, as a read-only file system
     #[cfg(all(feature = "fuse", target_os = "linux"))]
     Mount(MountArgs),
+    /// Run a command with a model: attest, fetch the key, make the model readable to the command, end with it
+    #[cfg(target_os = "linux")]
+    Run(RunArgs),
     /// Show what is known of a model without its key
     Info(Info),
     /// Check every byte of a model and report whatever is damaged

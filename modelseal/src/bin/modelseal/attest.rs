@@ -1,6 +1,7 @@
 //! `attest`.
 
 use std::env;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::ErrorKind;
@@ -51,16 +52,34 @@ pub(crate) fn attest(command: &Attest, global: &Global, console: &Console) -> Re
 
 /// Extends RTMR3 with what is about to run.
 fn measure(command: &Attest, console: &Console) -> Result<(), Failure> {
-    let mut measurement = RuntimeMeasurement::new(&command.command);
-    for name in &command.env {
-        measurement = measurement.env(name, env::var_os(name));
-    }
+    let mut measurement = of_command(&command.command, &command.env);
     if let Some(path) = &command.license {
         let bytes = fs::read(path).map_err(|source| Failure::io(path, "reading", source))?;
         measurement = measurement.license(&bytes);
     }
+    extend(&measurement, command.by_agent, console)
+}
+
+/// Extends RTMR3 with a command and variables of the environment.
+#[cfg(target_os = "linux")]
+pub(crate) fn measure_command(
+    command: &[OsString],
+    env: &[String],
+    console: &Console,
+) -> Result<(), Failure> {
+    extend(&of_command(command, env), false, console)
+}
+
+fn of_command(command: &[OsString], env: &[String]) -> RuntimeMeasurement {
+    let measurement = RuntimeMeasurement::new(command);
+    env.iter().fold(measurement, |measurement, name| {
+        measurement.env(name, env::var_os(name))
+    })
+}
+
+fn extend(measurement: &RuntimeMeasurement, by_agent: bool, console: &Console) -> Result<(), Failure> {
     let event = measurement.event()?;
-    if command.by_agent {
+    if by_agent {
         console.sources().guest()?.measure(&event)?;
     } else {
         MeasurementLog::new().extend(&event).map_err(offer_the_agent)?;

@@ -9,19 +9,33 @@ use modelseal::{gocryptfs, sam};
 /// How the command ends. `--help` lists the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    Success = 0,
-    Damaged = 1,
-    Usage = 2,
-    Key = 3,
-    Model = 4,
-    Io = 5,
-    Occupied = 6,
-    Interrupted = 130,
+    Success,
+    Damaged,
+    Usage,
+    Key,
+    Model,
+    Io,
+    Occupied,
+    Interrupted,
+    /// As the command did that was run.
+    #[cfg(target_os = "linux")]
+    Child(u8),
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(match exit {
+            Exit::Success => 0,
+            Exit::Damaged => 1,
+            Exit::Usage => 2,
+            Exit::Key => 3,
+            Exit::Model => 4,
+            Exit::Io => 5,
+            Exit::Occupied => 6,
+            Exit::Interrupted => 130,
+            #[cfg(target_os = "linux")]
+            Exit::Child(code) => code,
+        })
     }
 }
 
@@ -51,6 +65,19 @@ pub(crate) enum Failure {
     Strays {
         /// How many.
         count: u64,
+    },
+    #[cfg(target_os = "linux")]
+    #[error("{0}")]
+    Place(String),
+    #[cfg(target_os = "linux")]
+    #[error("running {} failed", program.display())]
+    Command {
+        /// What was to be run.
+        program: std::ffi::OsString,
+        /// What a shell would end with.
+        exit: u8,
+        #[source]
+        source: io::Error,
     },
     #[error("interrupted{hint}")]
     Interrupted {
@@ -92,6 +119,10 @@ pub(crate) fn of(failure: &Failure) -> Exit {
         #[cfg(feature = "attest")]
         Failure::Attest(_) => Exit::Key,
         Failure::Usage(_) => Exit::Usage,
+        #[cfg(target_os = "linux")]
+        Failure::Place(_) => Exit::Io,
+        #[cfg(target_os = "linux")]
+        Failure::Command { exit, .. } => Exit::Child(*exit),
         Failure::Io { .. } | Failure::Output(_) => Exit::Io,
         Failure::Strays { .. } => Exit::Damaged,
         Failure::Interrupted { .. } => Exit::Interrupted,

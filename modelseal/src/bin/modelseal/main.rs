@@ -19,6 +19,8 @@ mod manifest;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod mount;
 mod open;
+#[cfg(target_os = "linux")]
+mod run;
 
 use std::process::ExitCode;
 
@@ -85,6 +87,8 @@ fn run(args: &Args, console: &Console) -> Result<exit::Exit, exit::Failure> {
         Command::Attest(command) => attest::attest(command, &args.global, console),
         #[cfg(feature = "dev-kbs")]
         Command::DevKbs(command) => dev_kbs::run(command, console),
+        #[cfg(target_os = "linux")]
+        Command::Run(command) => run::run(command, &args.global, console),
         Command::Completions { shell } => args::completions(*shell),
         Command::Man { directory } => args::man_pages(directory),
     }

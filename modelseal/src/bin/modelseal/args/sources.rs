@@ -132,6 +132,17 @@ impl Sources {
 /// Variables that references on this command line name.
 static SECRETS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
+/// Variables with secrets that no other program needs to see.
+#[cfg(target_os = "linux")]
+pub(crate) fn secret_variables() -> Vec<String> {
+    let named = SECRETS.lock().unwrap_or_else(PoisonError::into_inner);
+    named
+        .iter()
+        .cloned()
+        .chain(["TRUSTEE_API_KEY".to_owned()])
+        .collect()
+}
+
 /// The variable of a reference is none that commands of other references need to see.
 pub(super) fn note_secret(reference: &KeyRef) {
     if let Some(name) = reference.variable() {

@@ -1,0 +1,38 @@
+//! Options for running a command with a model.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, ValueEnum, ValueHint};
+
+use super::Sealed;
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) sealed: Sealed,
+    /// How the model becomes readable: as a mount by FUSE, or as plain files in memory; mounted if that is possible
+    #[arg(long, value_name = "WAY", env = "MODELSEAL_VIA")]
+    pub(crate) via: Option<Via>,
+    /// Where the model appears to the command: an empty directory; a new one if not given
+    #[arg(long, value_name = "DIR", env = "MODELSEAL_AT", value_hint = ValueHint::DirPath)]
+    pub(crate) at: Option<PathBuf>,
+    /// First extend RTMR3 with the command, so that the broker's policy can tell what is to run
+    #[cfg(feature = "attest")]
+    #[arg(long)]
+    pub(crate) measure: bool,
+    /// A variable whose value is measured as well; may be repeated
+    #[cfg(feature = "attest")]
+    #[arg(long, value_name = "NAME", requires = "measure")]
+    pub(crate) measure_env: Vec<String>,
+    /// The command; {} in it stands for where the model is
+    #[arg(value_name = "COMMAND", last = true, required = true, value_hint = ValueHint::CommandWithArguments)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// How a model becomes readable to any program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Via {
+    Mount,
+    Stage,
+}
