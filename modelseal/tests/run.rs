@@ -218,7 +218,7 @@ fn without_the_key_there_is_no_command() {
     let mut late = place.command([
         "run",
         "--key",
-        "cmd:sleep 60",
+        "cmd:exec sleep 60",
         "--key-timeout",
         "1",
         "vault",
@@ -312,9 +312,11 @@ fn files(root: &Path) -> Vec<PathBuf> {
     let mut dirs = vec![root.to_path_buf()];
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(dir).unwrap().flatten() {
-            match entry.file_type().unwrap().is_dir() {
-                true => dirs.push(entry.path()),
-                false => found.push(entry.path()),
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                dirs.push(entry.path());
+            } else if kind.is_file() {
+                found.push(entry.path());
             }
         }
     }

@@ -61,7 +61,9 @@ Exit status:
   4    the model is not one, is incomplete, or is of a kind that is not supported
   5    a file cannot be read or written
   6    the destination is in use
-  130  interrupted";
+  130  interrupted
+`run` ends as its command does: with its status, or 128 and the number of the signal that ended it; 127 where there
+is no such command, and 126 where it cannot be run.";
 
 /// Keeps model weights encrypted everywhere except in the process that serves them
 #[derive(Debug, Parser)]
