@@ -173,8 +173,7 @@ impl Shown {
         stage(&model, place, size, signals, console).map_err(|error| match reason {
             None => error,
             Some(reason) => Failure::Place(format!(
-                "the model can be made readable neither by FUSE ({reason}) nor in memory ({}); see what `modelseal \
-                 doctor` says",
+                "the model can be made readable neither by FUSE ({reason}) nor in memory ({})",
                 console::with_causes(&error)
             )),
         })?;
@@ -224,8 +223,10 @@ fn stage(
     }
     mount_memory(path, size.memory, console)?;
     let progress = Interruptible::new(console, signals);
-    unseal(model, path, &UnsealOptions { resume: false }, &progress).map_err(Failure::from)?;
+    let unsealed = unseal(model, path, &UnsealOptions { resume: false }, &progress);
+    // Where a signal has called it off, that is the reason.
     progress.finish()?;
+    unsealed?;
     make_readable(path).map_err(|source| Failure::io(path, "setting permissions at", source))?;
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     mount_remount(path, flags, c"").map_err(|error| Failure::io(path, "write-protecting", error.into()))
