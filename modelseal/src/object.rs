@@ -591,6 +591,9 @@ async fn list(client: &Arc<dyn ObjectStore>, prefix: &Key) -> io::Result<Listing
     Ok(listing)
 }
 
+/// How the client introduces the status of an answer, with its body behind.
+const STATUS: &str = "status code: ";
+
 /// An error of the client as one of a file.
 fn io_error(error: object_store::Error) -> io::Error {
     use object_store::Error as E;
@@ -603,14 +606,27 @@ fn io_error(error: object_store::Error) -> io::Error {
         E::InvalidPath { .. } => io::ErrorKind::InvalidInput,
         _ => io::ErrorKind::Other,
     };
-    io::Error::new(kind, said(&error.to_string()))
+    let text = error.to_string();
+    let mut what = said(&text);
+    // The client's own text leaves out what the system said.
+    if !text.contains(STATUS) {
+        let mut cause = std::error::Error::source(&error);
+        let mut last = None;
+        while let Some(next) = cause {
+            (last, cause) = (Some(next), next.source());
+        }
+        if let Some(last) = last.map(|last| said(&last.to_string()))
+            && !what.contains(&last)
+        {
+            what = format!("{what}: {last}");
+        }
+    }
+    io::Error::new(kind, what)
 }
 
 /// What an error of the client says that is ours to repeat: without the body of an answer, which may hold anything, and
 /// without the times that make each text another one.
 fn said(text: &str) -> String {
-    /// How the client introduces the status of an answer, with its body behind.
-    const STATUS: &str = "status code: ";
     /// Bytes that are repeated of anything else.
     const LONGEST: usize = 500;
     if let Some((_, answer)) = text.split_once(STATUS) {
