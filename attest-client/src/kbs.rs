@@ -138,6 +138,20 @@ impl KbsClient {
         self.options.version.or(self.state().version)
     }
 
+    /// Asks the broker for a challenge and goes no further: whether it can be reached, and which version of the protocol
+    /// it speaks. It is shown nothing but the kind of the evidence; whether it would hand out a key stays open.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Tls`], [`Error::Version`], [`Error::AttestationRefused`] where it takes no such
+    /// evidence, [`Error::Deadline`], and what else the variants of [`Error`] say.
+    pub fn probe(&self) -> Result<ProtocolVersion> {
+        let evidence = self.evidence.as_deref().ok_or(Error::Config {
+            what: "a broker is asked for a challenge to evidence of some kind, and there is none",
+        })?;
+        let (version, _, _) = self.challenge(evidence.tee(), self.deadline())?;
+        Ok(version)
+    }
+
     fn deadline(&self) -> Deadline {
         Deadline::after(self.options.deadline, self.http.clock())
     }

@@ -84,6 +84,19 @@ fn every_server_is_found_out_and_every_key_serves() {
 }
 
 #[test]
+fn a_probe_finds_the_version_and_makes_no_session() {
+    for version in [V0_4_0, V0_1_0] {
+        let broker = builder().versions(&[version]).start().unwrap();
+        let client = client(&broker).build().unwrap();
+        assert_eq!(client.probe().unwrap(), version);
+        assert_eq!(client.protocol_version(), Some(version));
+    }
+    let (broker, handshakes) = counting(builder());
+    client(&broker).build().unwrap().probe().unwrap();
+    assert_eq!(handshakes.load(Ordering::SeqCst), 0);
+}
+
+#[test]
 fn verdicts_cost_one_handshake() {
     for (family, version) in SERVERS {
         let build = || builder().family(family).versions(&[version]);

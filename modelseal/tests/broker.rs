@@ -690,3 +690,62 @@ fn the_command_runs_a_broker() {
         .run(["dev-kbs", "--resources", "none"])
         .fails(5, &["none", "No such file"]);
 }
+
+/// The line of `doctor`'s table about this.
+fn line(report: &Run, what: &str) -> String {
+    let text = String::from_utf8(report.stdout.clone()).unwrap();
+    let line = text.lines().find(|line| line.starts_with(what));
+    line.unwrap_or_else(|| panic!("nothing of {what} in {text}"))
+        .to_owned()
+}
+
+#[test]
+fn the_doctor_says_what_the_machine_can_do() {
+    let (place, broker) = (Place::new(), broker());
+    // Whether there is swap decides on its status.
+    let report = run(&place, &broker, &["doctor"]);
+    assert!(matches!(report.code, Some(0 | 1)), "{report:?}");
+    for what in [
+        "kernel",
+        "AES instructions",
+        "available memory",
+        "mlock limit",
+        "swap",
+        "tmpfs",
+        "event log",
+    ] {
+        line(&report, what);
+    }
+    let is_there = |there: bool| if there { " yes " } else { " no " };
+    let fuse = fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .is_ok();
+    assert!(line(&report, "FUSE").contains(is_there(fuse)));
+    let tdx = [
+        "/dev/tdx_guest",
+        "/dev/tdx-guest",
+        "/sys/kernel/config/tsm/report",
+    ];
+    let tdx = tdx.iter().any(|path| std::path::Path::new(path).exists());
+    assert!(line(&report, "TDX guest").contains(is_there(tdx)));
+    assert!(line(&report, "memfd").contains(" yes "));
+    assert!(line(&report, "key broker").contains(" yes  answers, and speaks 0.4.0"));
+
+    let report = run(&place, &broker, &["doctor", "--json"]);
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&report.stdout).unwrap();
+    let fuse_row = rows.iter().find(|row| row["check"] == "FUSE").unwrap();
+    assert_eq!(fuse_row["state"] == "yes", fuse);
+}
+
+#[test]
+fn the_doctor_finds_a_broker_that_is_not_there() {
+    let place = Place::new();
+    assert!(line(&place.run(["doctor"]), "key broker").contains(" no   none is named"));
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let report = place.run(["doctor", "--kbs-url", &format!("http://{free}")]);
+    assert_eq!(report.code, Some(1));
+    let line = line(&report, "key broker");
+    assert!(line.contains(" !    ") && line.contains("refused"), "{line}");
+}

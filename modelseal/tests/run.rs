@@ -331,3 +331,28 @@ fn get(port: &str, path: &str) -> Vec<u8> {
     let body = answer.windows(4).position(|part| part == b"\r\n\r\n").unwrap();
     answer.split_off(body + 4)
 }
+
+#[test]
+fn what_is_measured_may_be_said_by_variables() {
+    if !is_possible() || Path::new("/sys/devices/virtual/misc/tdx_guest").exists() {
+        return;
+    }
+    let place = Place::with_model(&[]);
+    let refused = |variables: &[(&str, &str)], options: &[&str]| {
+        let mut command = command(&place, options, "exit 0");
+        command.envs(variables.iter().copied());
+        Run::of(&mut command)
+    };
+    // Neither is this a TDX guest, so whoever asks for a measurement is refused one.
+    let asked = refused(&[], &["--measure", "--measure-env", "HOME,PATH"]);
+    assert_ne!(asked.code, Some(0));
+    let by_variables = refused(
+        &[("MODELSEAL_MEASURE", "1"), ("MODELSEAL_MEASURE_ENV", "HOME,PATH")],
+        &[],
+    );
+    assert_eq!(
+        (by_variables.code, by_variables.stderr),
+        (asked.code, asked.stderr)
+    );
+    assert_eq!(refused(&[("MODELSEAL_MEASURE", "0")], &[]).code, Some(0));
+}

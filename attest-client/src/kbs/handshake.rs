@@ -88,7 +88,11 @@ impl KbsClient {
     }
 
     /// Finds the version that the broker speaks, and begins a session in it.
-    fn challenge(&self, tee: &str, deadline: Deadline) -> Result<(ProtocolVersion, Challenge, Cookies)> {
+    pub(super) fn challenge(
+        &self,
+        tee: &str,
+        deadline: Deadline,
+    ) -> Result<(ProtocolVersion, Challenge, Cookies)> {
         let mut version = self.protocol_version().unwrap_or(ProtocolVersion::V0_4_0);
         let mut tried = Vec::new();
         loop {

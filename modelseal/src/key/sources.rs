@@ -11,8 +11,8 @@ use std::time::Duration;
 
 #[cfg(feature = "attest")]
 use attest_client::{
-    Admin, AdminBuilder, GuestClient, KbsClient, ProtocolVersion, ResourceUri, SampleEvidence, TdxEvidence,
-    TeeKeyKind, evidence::EventLogPolicy,
+    Admin, AdminBuilder, GuestClient, KbsClient, KbsClientBuilder, ProtocolVersion, ResourceUri,
+    SampleEvidence, TdxEvidence, TeeKeyKind, evidence::EventLogPolicy,
 };
 use zeroize::Zeroizing;
 
@@ -262,8 +262,32 @@ impl KeySources {
         client.get_resource(&uri).map_err(reference.attest())
     }
 
+    /// Whether the broker can be reached: the version of the protocol that it speaks. `None` where there is no URL of one.
+    /// It is asked once, and hands out nothing.
+    ///
+    /// # Errors
+    /// [`Error::KeySource`] where an option cannot be read, [`Error::Attest`] where the broker does not answer as one.
+    #[cfg(feature = "attest")]
+    pub fn probe_broker(&self) -> Result<Option<ProtocolVersion>> {
+        if self.kbs_url.is_none() {
+            return Ok(None);
+        }
+        let client = self.client_builder()?.attempts(1).build();
+        let version = client.and_then(|client| client.probe());
+        version.map(Some).map_err(|source| Error::Attest {
+            reference: "kbs:".to_owned(),
+            source,
+        })
+    }
+
     #[cfg(feature = "attest")]
     fn connect(&self, reference: &KeyRef) -> Result<KbsClient> {
+        self.client_builder()?.build().map_err(reference.attest())
+    }
+
+    /// A client of the broker, as these sources say.
+    #[cfg(feature = "attest")]
+    fn client_builder(&self) -> Result<KbsClientBuilder> {
         let mut client = KbsClient::builder(self.url()?);
         if let Some(pem) = self.ca()? {
             client = client.add_ca(&pem);
@@ -288,11 +312,10 @@ impl KeySources {
             let warn = Arc::clone(warn);
             client = client.on_warning(move |warning| warn(warning));
         }
-        client = match self.evidence {
+        Ok(match self.evidence {
             EvidenceKind::Tdx => client.evidence(self.tdx_evidence()),
             EvidenceKind::Sample => client.evidence(SampleEvidence),
-        };
-        client.build().map_err(reference.attest())
+        })
     }
 
     /// TDX evidence whose warnings go where these sources' own go.

@@ -48,6 +48,10 @@ pub(crate) fn modelseal() -> Command {
         "STORAGE_CA",
         "PART_SIZE",
         "CONNECTIONS",
+        "VIA",
+        "AT",
+        "MEASURE",
+        "MEASURE_ENV",
     ] {
         command.env_remove(format!("MODELSEAL_{name}"));
     }

@@ -55,7 +55,7 @@ Only the newline is removed from the line, as gocryptfs does: `file:pw` opens wh
 
 Exit status:
   0    success
-  1    something is damaged, or was left out
+  1    something is damaged, or was left out; `doctor` found a fault
   2    the command line is wrong
   3    the key is wrong or cannot be had or stored, or there is no evidence
   4    the model is not one, is incomplete, or is of a kind that is not supported
@@ -128,6 +128,9 @@ pub(crate) enum Command {
     /// Show the evidence that this machine has for a key broker
     #[cfg(feature = "attest")]
     Attest(Attest),
+    /// Say what this machine can do, and whether the key broker can be reached
+    #[cfg(target_os = "linux")]
+    Doctor,
     /// Run a key broker on this machine, for development only
     #[cfg(feature = "dev-kbs")]
     DevKbs(DevKbsArgs),

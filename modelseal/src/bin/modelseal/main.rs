@@ -11,6 +11,8 @@ mod create;
 mod daemon;
 #[cfg(feature = "dev-kbs")]
 mod dev_kbs;
+#[cfg(target_os = "linux")]
+mod doctor;
 mod exit;
 mod keys;
 mod license;
@@ -85,6 +87,8 @@ fn run(args: &Args, console: &Console) -> Result<exit::Exit, exit::Failure> {
         Command::Key(KeyCommand::Policy(command)) => broker::policy(command, console),
         #[cfg(feature = "attest")]
         Command::Attest(command) => attest::attest(command, &args.global, console),
+        #[cfg(target_os = "linux")]
+        Command::Doctor => doctor::doctor(&args.global, console),
         #[cfg(feature = "dev-kbs")]
         Command::DevKbs(command) => dev_kbs::run(command, console),
         #[cfg(target_os = "linux")]

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+#[cfg(feature = "attest")]
+use clap::builder::FalseyValueParser;
 use clap::{Args as ClapArgs, ValueEnum, ValueHint};
 
 use super::Sealed;
@@ -19,11 +21,17 @@ pub(crate) struct RunArgs {
     pub(crate) at: Option<PathBuf>,
     /// First extend RTMR3 with the command, so that the broker's policy can tell what is to run
     #[cfg(feature = "attest")]
-    #[arg(long)]
+    #[arg(long, env = "MODELSEAL_MEASURE", value_parser = FalseyValueParser::new())]
     pub(crate) measure: bool,
-    /// A variable whose value is measured as well; may be repeated
+    /// Variables whose values are measured as well, with commas between their names; may be repeated
     #[cfg(feature = "attest")]
-    #[arg(long, value_name = "NAME", requires = "measure")]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        env = "MODELSEAL_MEASURE_ENV",
+        value_delimiter = ',',
+        requires = "measure"
+    )]
     pub(crate) measure_env: Vec<String>,
     /// The command; {} in it stands for where the model is
     #[arg(value_name = "COMMAND", last = true, required = true, value_hint = ValueHint::CommandWithArguments)]
