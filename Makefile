@@ -30,7 +30,7 @@ build:
 demo:
 	scripts/demo.sh
 
-bench:
+bench: build
 	$(CARGO) run --release --locked -p benches -- compare
 
 doc:

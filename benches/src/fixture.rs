@@ -17,10 +17,12 @@ use crate::interrupt;
 
 mod loaded;
 mod package;
+mod server;
 mod tree;
 
 pub use loaded::{Loaded, LoadedStore};
 pub(crate) use package::{PACKAGE, many_files, one_file, package_options};
+pub(crate) use server::Server;
 pub use tree::Tree;
 
 /// The password of every vault made here. What they hold is worth nothing.

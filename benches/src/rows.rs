@@ -19,8 +19,10 @@ mod broker;
 mod memfd;
 mod memory;
 mod mount;
+mod object;
 mod package;
 pub(crate) mod read;
+mod run;
 mod seal;
 mod unlock;
 mod walk;
@@ -120,7 +122,7 @@ const fn row(
 
 /// All rows, in the order of the table.
 #[rustfmt::skip]
-static ROWS: [Spec; 34] = [
+static ROWS: [Spec; 36] = [
     row("blocks", "decrypt 4 KiB blocks in cache, 1 thread", "AWS-LC called directly", Times(0.95), blocks::open),
     row("disk-read", "read from disk's cache, memory touched before", "parallel pread of the plain file", Times(0.9), |c| read::touched(c, c.disk()?)),
     row("disk-mount", "read from disk's cache, memory touched before", "dd from a gocryptfs mount", Times(6.0), |c| read::mount(c, c.disk()?)),
@@ -142,6 +144,8 @@ static ROWS: [Spec; 34] = [
     row("mount-cold", "dd from our mount, nothing of the plaintext cached", "dd from a gocryptfs mount", Times(3.0), mount::cold),
     row("mount-warm", "dd from our mount, all of the plaintext cached", "dd from tmpfs", Times(0.9), mount::warm),
     row("mount-small", "cp -r of 2,000 files of 8 KiB from our mount", "cp -r from a gocryptfs mount", Times(1.5), mount::small),
+    row("object-read", "read a package from an S3 server on loopback", "its stored bytes by the client alone", Times(0.85), object::read),
+    row("run-ready", "`modelseal run --via mount` until ready", "fetching the key, unlocking, and 50 ms", Times(1.0), run::ready),
     row("unlock-mount", "unlock, scrypt N = 2^16", "gocryptfs until mounted", Times(1.0), unlock::mount),
     row("unlock-openssl", "unlock, scrypt N = 2^16", "OpenSSL's scrypt alone", Times(1.0 / 1.2), unlock::openssl),
     row("broker-p256", "attest and fetch a key on loopback, P-256", "its cryptography alone", Times(0.05), broker::p256),
