@@ -23,6 +23,7 @@ use object_store::{
 use tokio::sync::Semaphore;
 
 mod bounded;
+mod error;
 mod file;
 mod listing;
 mod profile;
@@ -30,6 +31,7 @@ mod runtime;
 mod upload;
 
 use bounded::Bounded;
+use error::io_error;
 pub(crate) use file::ObjectFile;
 use file::{Blocks, Shared, invalid};
 use listing::{Listing, Pin};
@@ -591,73 +593,6 @@ async fn list(client: &Arc<dyn ObjectStore>, prefix: &Key) -> io::Result<Listing
     Ok(listing)
 }
 
-/// How the client introduces the status of an answer, with its body behind.
-const STATUS: &str = "status code: ";
-
-/// An error of the client as one of a file.
-fn io_error(error: object_store::Error) -> io::Error {
-    use object_store::Error as E;
-    let kind = match &error {
-        E::NotFound { .. } => io::ErrorKind::NotFound,
-        E::AlreadyExists { .. } => io::ErrorKind::AlreadyExists,
-        E::Precondition { .. } | E::NotModified { .. } => return file::replaced(),
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => io::ErrorKind::PermissionDenied,
-        E::NotSupported { .. } | E::NotImplemented { .. } => io::ErrorKind::Unsupported,
-        E::InvalidPath { .. } => io::ErrorKind::InvalidInput,
-        _ => io::ErrorKind::Other,
-    };
-    let text = error.to_string();
-    let mut what = said(&text);
-    // The client's own text leaves out what the system said.
-    if !text.contains(STATUS) {
-        let mut cause = std::error::Error::source(&error);
-        let mut last = None;
-        while let Some(next) = cause {
-            (last, cause) = (Some(next), next.source());
-        }
-        if let Some(last) = last.map(|last| said(&last.to_string()))
-            && !what.contains(&last)
-        {
-            what = format!("{what}: {last}");
-        }
-    }
-    io::Error::new(kind, what)
-}
-
-/// What an error of the client says that is ours to repeat: without the body of an answer, which may hold anything, and
-/// without the times that make each text another one.
-fn said(text: &str) -> String {
-    /// Bytes that are repeated of anything else.
-    const LONGEST: usize = 500;
-    if let Some((_, answer)) = text.split_once(STATUS) {
-        let (status, body) = answer.split_once(": ").unwrap_or((answer, ""));
-        let status = status.split(['\n', '<']).next().unwrap_or_default().trim();
-        let code = body
-            .split_once("<Code>")
-            .and_then(|(_, rest)| rest.split_once("</Code>"))
-            .map(|(code, _)| code)
-            .filter(|code| {
-                (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_alphanumeric())
-            });
-        let status: String = status.chars().take(64).collect();
-        return match code {
-            Some(code) => format!("the server answers {status} ({code})"),
-            None => format!("the server answers {status}"),
-        };
-    }
-    let words = text.split(' ');
-    let is_time = |word: &str| {
-        word.starts_with(|c: char| c.is_ascii_digit()) && word.trim_end_matches([',', ':']).ends_with('s')
-    };
-    let kept: Vec<_> = words.filter(|word| !is_time(word)).collect();
-    kept.join(" ")
-        .chars()
-        .take(LONGEST)
-        .collect::<String>()
-        .trim_end_matches([':', ' '])
-        .to_owned()
-}
-
 fn unsupported(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, what)
 }
@@ -665,25 +600,6 @@ fn unsupported(what: &'static str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn errors_repeat_no_answer() {
-        let text = "Generic S3 error: Error performing GET http://h/b in 3.2ms - Server returned non-2xx status code: 403 \
-                    Forbidden: <Error><Code>SignatureDoesNotMatch</Code><CanonicalRequest>token</CanonicalRequest></Error>";
-        assert_eq!(
-            said(text),
-            "the server answers 403 Forbidden (SignatureDoesNotMatch)"
-        );
-        assert_eq!(
-            said("x status code: 404 Not Found: <Code>a b</Code>"),
-            "the server answers 404 Not Found"
-        );
-        assert_eq!(
-            said("connecting in 12.5ms, after 3 retries: "),
-            "connecting in after 3 retries"
-        );
-        assert!(said(&"x".repeat(10_000)).len() <= 500);
-    }
 
     #[test]
     fn urls_name_a_directory() {
