@@ -26,6 +26,9 @@ use crate::shown::shown;
 /// Length of a SHA-384 digest and of an RTMR, in bytes.
 pub const RTMR_LEN: usize = 48;
 
+/// The firmware's event log, as Linux shows it.
+pub const CCEL_PATH: &str = "/sys/firmware/acpi/tables/data/CCEL";
+
 /// The end of a log.
 const END: [u8; 8] = [0xff; 8];
 /// TCG's numbers of the algorithms, with the lengths of their digests.

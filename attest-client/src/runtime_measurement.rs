@@ -220,13 +220,21 @@ impl MeasurementLog {
         }
     }
 
+    /// Whether this machine has the register.
+    ///
+    /// # Errors
+    /// [`Error::Measurement`] where it has none, or this process may not read it.
+    pub fn check(&self) -> Result<()> {
+        self.read_register().map(drop)
+    }
+
     /// Extends the register with an event, and logs it.
     ///
     /// # Errors
     /// [`Error::Measurement`]. Unless it says otherwise, log and register are as before.
     pub fn extend(&self, event: &AaelEvent) -> Result<()> {
         // Where there is no register, nothing is touched.
-        self.read_register()?;
+        self.check()?;
         let directory = self.aael.parent().unwrap_or(Path::new("/"));
         let io = |what: &str, source| failed(directory, what, source);
         fs::create_dir_all(directory).map_err(|error| io("cannot be made", error))?;

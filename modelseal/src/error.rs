@@ -49,6 +49,14 @@ pub enum Error {
         #[source]
         source: attest_client::Error,
     },
+    /// A key broker that does not answer as one.
+    #[cfg(feature = "attest")]
+    #[error("the key broker does not answer as one")]
+    Broker {
+        /// What it does instead.
+        #[source]
+        source: attest_client::Error,
+    },
     /// A location that cannot be one.
     #[error("{}: {what}", location.display())]
     Location {

@@ -14,6 +14,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use modelseal::attest::dev_kbs::DevKbs;
@@ -21,7 +22,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
 
 use common::command::{BIG, KEY, Place, Run};
 use common::s3::Server;
-use common::tree::bytes;
+use common::tree::{bytes, set_mode, write};
 
 /// The ways to make a model readable.
 const WAYS: [&str; 2] = ["mount", "stage"];
@@ -333,26 +334,126 @@ fn get(port: &str, path: &str) -> Vec<u8> {
 }
 
 #[test]
+fn users_run_in_a_namespace_of_their_own() {
+    // Where the system lets no user make a namespace, there is nothing to test.
+    let users = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
+    if !is_possible() || users.trim().parse().unwrap_or(0) == 0 {
+        return;
+    }
+    let place = Place::new();
+    write(place.path("source/config.json"), b"{}\n");
+    place.seal("source", "vault", &["--plaintext-names"]);
+    // The program may be built where others may not go.
+    fs::copy(env!("CARGO_BIN_EXE_modelseal"), place.path("modelseal")).unwrap();
+    for open in ["", "vault"] {
+        set_mode(&place.path(open), 0o755);
+    }
+    for file in ["vault/gocryptfs.conf", "vault/config.json"] {
+        set_mode(&place.path(file), 0o644);
+    }
+    let mut command = Command::new("setpriv");
+    command
+        .args([
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            "./modelseal",
+        ])
+        .args([
+            "run",
+            "--via",
+            "stage",
+            "--key",
+            "env:THE_KEY",
+            "vault",
+            "--",
+            "sh",
+            "-c",
+        ])
+        .args(["cat \"$1/config.json\"; id -u; echo \"$1\"", "sh", "{}"])
+        .env("THE_KEY", KEY)
+        .env_remove("XDG_RUNTIME_DIR")
+        .current_dir(place.path(""));
+    let ended = Run::of(&mut command).ends(0);
+    let (content, at) = ended.text().trim().rsplit_once('\n').unwrap();
+    assert_eq!(content, "{}\n65534");
+    assert!(!mounts().contains(at) && !Path::new(at).exists(), "{at}");
+}
+
+#[test]
 fn what_is_measured_may_be_said_by_variables() {
     if !is_possible() || Path::new("/sys/devices/virtual/misc/tdx_guest").exists() {
         return;
     }
     let place = Place::with_model(&[]);
-    let refused = |variables: &[(&str, &str)], options: &[&str]| {
+    let ends = |variables: &[(&str, &str)], options: &[&str]| {
         let mut command = command(&place, options, "exit 0");
         command.envs(variables.iter().copied());
         Run::of(&mut command)
     };
-    // Neither is this a TDX guest, so whoever asks for a measurement is refused one.
-    let asked = refused(&[], &["--measure", "--measure-env", "HOME,PATH"]);
-    assert_ne!(asked.code, Some(0));
-    let by_variables = refused(
-        &[("MODELSEAL_MEASURE", "1"), ("MODELSEAL_MEASURE_ENV", "HOME,PATH")],
-        &[],
-    );
+    // Nothing can be measured on this machine, so whoever asks for it is refused.
+    let asked = ends(&[], &["--measure", "--measure-env", "HOME,PATH"]);
+    assert!(asked.stderr.contains("nothing was measured"), "{}", asked.stderr);
+    let (measure, names) = ("MODELSEAL_MEASURE", "MODELSEAL_MEASURE_ENV");
+    let by_variables = ends(&[(measure, "1"), (names, "HOME,PATH")], &[]);
     assert_eq!(
         (by_variables.code, by_variables.stderr),
         (asked.code, asked.stderr)
     );
-    assert_eq!(refused(&[("MODELSEAL_MEASURE", "0")], &[]).code, Some(0));
+    for nothing in [&[(measure, "0")][..], &[(measure, "")], &[(names, "")]] {
+        ends(nothing, &[]).ends(0);
+    }
+    // Names alone measure nothing, which nobody may take for a measurement.
+    for (variables, options) in [
+        (&[(names, "HOME")][..], &[][..]),
+        (&[(measure, "0"), (names, "HOME")], &[]),
+        (&[], &["--measure-env", "HOME"]),
+    ] {
+        ends(variables, options).fails(2, &["without --measure"]);
+    }
+}
+
+#[test]
+fn staging_that_a_signal_calls_off_is_interrupted() {
+    if !is_possible() {
+        return;
+    }
+    let place = Place::with_model(&[]);
+    let server = Server::s3();
+    let location = server.location("deployed");
+    let mut pack = place.command([
+        "encrypt",
+        "--format",
+        "sam",
+        "--key-id",
+        "deployed",
+        "--scrypt-n",
+        "14",
+    ]);
+    pack.args(["source", &location, "--key", "file:pw"]);
+    Run::of(server.env(&mut pack)).ends(0);
+
+    // The server sends the signal before it sends the file.
+    let pid = Arc::new(OnceLock::new());
+    let target = Arc::clone(&pid);
+    server.watch.fail(move |method, path| {
+        if *method == hyper::Method::GET && path.ends_with("/weights/big") {
+            kill_process(*target.wait(), Signal::TERM).unwrap();
+        }
+        None
+    });
+    let mut command = place.command([
+        "run", "--via", "stage", "--key", "file:pw", &location, "--", "true",
+    ]);
+    let child = server.env(&mut command).stderr(Stdio::piped()).spawn().unwrap();
+    pid.set(Pid::from_child(&child)).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{told}");
+    assert!(
+        told.contains("modelseal: interrupted") && !told.contains("ready"),
+        "{told}"
+    );
 }

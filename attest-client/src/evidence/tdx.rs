@@ -109,7 +109,7 @@ impl TdxEvidence {
             device,
             service_conf: "/etc/tdx-attest.conf".into(),
             service: None,
-            ccel: "/sys/firmware/acpi/tables/data/CCEL".into(),
+            ccel: crate::event_log::CCEL_PATH.into(),
             aael: crate::runtime_measurement::AAEL_PATH.into(),
             policy: EventLogPolicy::default(),
             warn: Arc::new(|text| log::warn!("{text}")),

@@ -266,7 +266,7 @@ impl KeySources {
     /// It is asked once, and hands out nothing.
     ///
     /// # Errors
-    /// [`Error::KeySource`] where an option cannot be read, [`Error::Attest`] where the broker does not answer as one.
+    /// [`Error::KeySource`] where an option cannot be read, [`Error::Broker`] where the broker does not answer as one.
     #[cfg(feature = "attest")]
     pub fn probe_broker(&self) -> Result<Option<ProtocolVersion>> {
         if self.kbs_url.is_none() {
@@ -274,10 +274,7 @@ impl KeySources {
         }
         let client = self.client_builder()?.attempts(1).build();
         let version = client.and_then(|client| client.probe());
-        version.map(Some).map_err(|source| Error::Attest {
-            reference: "kbs:".to_owned(),
-            source,
-        })
+        version.map(Some).map_err(|source| Error::Broker { source })
     }
 
     #[cfg(feature = "attest")]

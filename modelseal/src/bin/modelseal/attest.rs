@@ -62,17 +62,14 @@ fn measure(command: &Attest, console: &Console) -> Result<(), Failure> {
 
 /// Extends RTMR3 with a command and variables of the environment.
 #[cfg(target_os = "linux")]
-pub(crate) fn measure_command(
-    command: &[OsString],
-    env: &[String],
-    console: &Console,
-) -> Result<(), Failure> {
+pub(crate) fn measure_command(command: &[OsString], env: &[&str], console: &Console) -> Result<(), Failure> {
     extend(&of_command(command, env), false, console)
 }
 
-fn of_command(command: &[OsString], env: &[String]) -> RuntimeMeasurement {
+fn of_command(command: &[OsString], env: &[impl AsRef<str>]) -> RuntimeMeasurement {
     let measurement = RuntimeMeasurement::new(command);
     env.iter().fold(measurement, |measurement, name| {
+        let name = name.as_ref();
         measurement.env(name, env::var_os(name))
     })
 }

@@ -1,24 +1,28 @@
 //! `doctor`: what this machine can do.
 
+use std::env;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::Path;
 
+#[cfg(feature = "attest")]
+use modelseal::attest::event_log::CCEL_PATH;
+#[cfg(feature = "attest")]
+use modelseal::attest::{MeasurementLog, TdxEvidence};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, geteuid, getrlimit};
 use rustix::system::uname;
 use serde_json::json;
 
 use crate::args::Global;
 use crate::console::{self, Console};
 use crate::exit::{Exit, Failure};
+use crate::run::{self, namespace};
 
 /// The first kernel whose pages can be made present before they are read through a mapping.
 const BORROWS: (u32, u32) = (5, 14);
 /// The first kernel with tmpfs that is never swapped.
 const NOSWAP: (u32, u32) = (6, 4);
-/// The capability to mount (`CAP_SYS_ADMIN`), as a bit.
-const SYS_ADMIN: u64 = 1 << 21;
 
 /// How well something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +83,13 @@ pub(crate) fn doctor(global: &Global, console: &Console) -> Result<Exit, Failure
         memfd(),
         memory_file_systems(),
         fuse(),
-        namespaces(),
     ];
-    lines.extend(tee());
-    lines.extend(broker(console));
+    #[cfg(feature = "attest")]
+    lines.extend([tdx_guest(), event_log(), runtime_measurement()]);
+    // For good, and only before anything starts a thread.
+    lines.push(namespaces());
+    #[cfg(feature = "attest")]
+    lines.push(broker(console));
     if global.json {
         let all: Vec<_> = lines
             .iter()
@@ -220,12 +227,11 @@ fn huge_pages() -> Line {
 }
 
 fn swap() -> Line {
-    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    if swaps.lines().count() > 1 {
+    if run::has_swap() {
         Line::new(
             "swap",
             State::Bad,
-            "on: plaintext in memory may reach a disk (swapoff -a, or encrypt it)",
+            "on, or /proc is not there to tell: plaintext in memory may reach a disk (swapoff -a, or encrypt it)",
         )
     } else {
         Line::new("swap", State::Good, "off: nothing in memory reaches a disk")
@@ -248,14 +254,14 @@ fn memory_file_systems() -> Line {
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     let tmpfs = known.lines().any(|line| line.ends_with("\ttmpfs"));
     let release = uname().release().to_string_lossy().into_owned();
-    let unswapped = version(&release) >= NOSWAP;
+    let unswapped = version(&release) >= NOSWAP && geteuid().is_root();
     Line::present(
         "tmpfs",
         tmpfs,
         if unswapped {
             "and such that is never swapped"
         } else {
-            "but none that is never swapped (Linux 6.4)"
+            "but none that is never swapped (for root, from Linux 6.4 on)"
         },
         "none: nothing can be staged",
     )
@@ -264,7 +270,15 @@ fn memory_file_systems() -> Line {
 fn fuse() -> Line {
     let device = Path::new("/dev/fuse");
     match File::options().read(true).write(true).open(device) {
-        Ok(_) => Line::new("FUSE", State::Good, "models can be mounted"),
+        Ok(_) if !cfg!(feature = "fuse") => Line::new("FUSE", State::Absent, "this build has none"),
+        Ok(_) if geteuid().is_root() || has_program("fusermount3") => {
+            Line::new("FUSE", State::Good, "models can be mounted")
+        }
+        Ok(_) => Line::new(
+            "FUSE",
+            State::Good,
+            "`run` can mount a model; for `mount`, fusermount3 is not there (package fuse3)",
+        ),
         Err(error) => Line::new(
             "FUSE",
             State::Absent,
@@ -276,90 +290,66 @@ fn fuse() -> Line {
     }
 }
 
+/// Whether there is such a program in the path.
+fn has_program(name: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|dir| dir.join(name).is_file())
+}
+
+/// Tries what `run` does first, and leaves this process in a namespace of its own.
 fn namespaces() -> Line {
-    if rustix::process::geteuid().is_root() {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        return Line::present(
-            "mount namespaces",
-            capabilities(&status) & SYS_ADMIN != 0,
-            "root may make them, for `run`",
-            "this root may not (no CAP_SYS_ADMIN), which `run` needs",
-        );
+    match namespace::enter() {
+        Ok(()) => Line::new("mount namespaces", State::Good, "`run` may make one of its own"),
+        Err(error) => Line::new("mount namespaces", State::Absent, console::with_causes(&error)),
     }
-    let number = |file: &str| -> Option<u64> {
-        fs::read_to_string(format!("/proc/sys/{file}"))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
-    };
-    let may = number("user/max_user_namespaces").is_some_and(|max| max > 0)
-        && number("kernel/unprivileged_userns_clone").is_none_or(|allowed| allowed == 1)
-        && number("kernel/apparmor_restrict_unprivileged_userns").is_none_or(|restricted| restricted == 0);
-    Line::present(
-        "mount namespaces",
-        may,
-        "users may make them, for `run`",
-        "users may not make them, which `run` needs (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone)",
-    )
-}
-
-/// The capabilities that `/proc/self/status` says are in effect.
-fn capabilities(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
-        .unwrap_or(0)
-}
-
-fn tee() -> Vec<Line> {
-    let there = |path: &str| Path::new(path).exists();
-    let report = there("/sys/kernel/config/tsm/report");
-    let device = there("/dev/tdx_guest") || there("/dev/tdx-guest");
-    let mut lines = vec![Line::present(
-        "TDX guest",
-        report || device,
-        if report {
-            "evidence by configfs-tsm"
-        } else {
-            "evidence by /dev/tdx_guest and a quote service"
-        },
-        "this is none: a broker can be asked with `--evidence sample` only, which proves nothing",
-    )];
-    lines.push(Line::present(
-        "event log",
-        there("/sys/firmware/acpi/tables/data/CCEL"),
-        "the firmware's (CCEL)",
-        "none: a broker cannot tell what was booted",
-    ));
-    lines.push(Line::present(
-        "runtime measurement",
-        there("/sys/devices/virtual/misc/tdx_guest/measurements/rtmr3:sha384"),
-        "RTMR3 can be extended",
-        "RTMR3 cannot be extended here (Linux 6.16), so `--measure` fails",
-    ));
-    lines
 }
 
 #[cfg(feature = "attest")]
-fn broker(console: &Console) -> Option<Line> {
+fn tdx_guest() -> Line {
+    match TdxEvidence::new().local_measurements() {
+        Ok(_) => Line::new(
+            "TDX guest",
+            State::Good,
+            "it measures itself; `modelseal attest` shows the evidence",
+        ),
+        Err(error) => Line::new("TDX guest", State::Absent, console::with_causes(&error)),
+    }
+}
+
+#[cfg(feature = "attest")]
+fn event_log() -> Line {
+    Line::present(
+        "event log",
+        Path::new(CCEL_PATH).exists(),
+        "the firmware's (CCEL)",
+        "none: a broker cannot tell what was booted",
+    )
+}
+
+#[cfg(feature = "attest")]
+fn runtime_measurement() -> Line {
+    match MeasurementLog::new().check() {
+        Ok(()) => Line::new(
+            "runtime measurement",
+            State::Good,
+            "there is RTMR3 for `--measure` to extend",
+        ),
+        Err(error) => Line::new("runtime measurement", State::Absent, console::with_causes(&error)),
+    }
+}
+
+#[cfg(feature = "attest")]
+fn broker(console: &Console) -> Line {
     let name = "key broker";
-    Some(match console.sources().probe_broker() {
+    match console.sources().probe_broker() {
         Ok(Some(version)) => Line::new(name, State::Good, format!("answers, and speaks {version}")),
         Ok(None) => Line::new(
             name,
             State::Absent,
             "none is named (--kbs-url, MODELSEAL_KBS_URL or TRUSTEE_URL)",
         ),
-        Err(modelseal::Error::Attest { source, .. }) => {
-            Line::new(name, State::Bad, console::with_causes(&source))
-        }
         Err(error) => Line::new(name, State::Bad, console::with_causes(&error)),
-    })
-}
-
-#[cfg(not(feature = "attest"))]
-fn broker(_: &Console) -> Option<Line> {
-    None
+    }
 }
 
 #[cfg(test)]
@@ -372,13 +362,5 @@ mod tests {
         assert_eq!(version("5.9"), (5, 9));
         assert!(version("5.9") < BORROWS);
         assert_eq!(version("x"), (0, 0));
-    }
-
-    #[test]
-    fn capabilities_are_those_in_effect() {
-        let status = "CapPrm:\t000001ffffffffff\nCapEff:\t0000000000200001\n";
-        assert_eq!(capabilities(status), SYS_ADMIN | 1);
-        assert_eq!(capabilities("CapEff:\t00000000a80425fb\n") & SYS_ADMIN, 0);
-        assert_eq!(capabilities(""), 0);
     }
 }

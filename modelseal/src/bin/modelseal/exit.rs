@@ -163,7 +163,7 @@ fn of_model(error: &modelseal::Error) -> Exit {
             Exit::Key
         }
         #[cfg(feature = "attest")]
-        Error::Attest { .. } => Exit::Key,
+        Error::Attest { .. } | Error::Broker { .. } => Exit::Key,
         Error::Location { .. } => Exit::Usage,
         Error::NotSealed { .. } | Error::Incomplete { .. } | Error::Format { .. } | Error::Stray { .. } => {
             Exit::Model

@@ -21,7 +21,7 @@ use crate::console::{self, Console};
 use crate::exit::{Exit, Failure};
 
 mod child;
-mod namespace;
+pub(crate) mod namespace;
 mod place;
 mod signals;
 
@@ -37,13 +37,15 @@ const VARIABLE: &str = "MODELSEAL_MODEL";
 
 /// Attests, fetches the key, opens the model, makes it readable, and runs a command with it until that ends.
 pub(crate) fn run(command: &RunArgs, global: &Global, console: &Console) -> Result<Exit, Failure> {
+    #[cfg(feature = "attest")]
+    let variables = command.measured_variables()?;
     // Before anything starts a thread, and before a key is asked for in vain.
     namespace::enter()?;
     // No core dump, and nobody of the same user may look into this memory.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     #[cfg(feature = "attest")]
     if command.measure {
-        crate::attest::measure_command(&command.command, &command.measure_env, console)?;
+        crate::attest::measure_command(&command.command, &variables, console)?;
     }
     let begin = Instant::now();
     let key = console.key(&command.sealed.key)?;
@@ -173,7 +175,8 @@ impl Shown {
         stage(&model, place, size, signals, console).map_err(|error| match reason {
             None => error,
             Some(reason) => Failure::Place(format!(
-                "the model can be made readable neither by FUSE ({reason}) nor in memory ({})",
+                "the model can be made readable neither by FUSE ({reason}) nor in memory ({}); `modelseal doctor` says \
+                 what this machine has",
                 console::with_causes(&error)
             )),
         })?;
@@ -257,7 +260,8 @@ fn mount_memory(path: &Path, size: u64, console: &Console) -> Result<(), Failure
     Err(Failure::io(path, "mounting memory at", failed.into()))
 }
 
-fn has_swap() -> bool {
+/// Whether memory may go to a disk; also where the system does not tell.
+pub(crate) fn has_swap() -> bool {
     fs::read_to_string("/proc/swaps").map_or(true, |swaps| swaps.lines().count() > 1)
 }
 

@@ -8,6 +8,8 @@ use clap::builder::FalseyValueParser;
 use clap::{Args as ClapArgs, ValueEnum, ValueHint};
 
 use super::Sealed;
+#[cfg(feature = "attest")]
+use crate::exit::Failure;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RunArgs {
@@ -29,13 +31,28 @@ pub(crate) struct RunArgs {
         long,
         value_name = "NAMES",
         env = "MODELSEAL_MEASURE_ENV",
-        value_delimiter = ',',
-        requires = "measure"
+        value_delimiter = ','
     )]
-    pub(crate) measure_env: Vec<String>,
+    measure_env: Vec<String>,
     /// The command; {} in it stands for where the model is
     #[arg(value_name = "COMMAND", last = true, required = true, value_hint = ValueHint::CommandWithArguments)]
     pub(crate) command: Vec<OsString>,
+}
+
+#[cfg(feature = "attest")]
+impl RunArgs {
+    /// The variables to be measured with the command. An empty variable of the environment names none.
+    pub(crate) fn measured_variables(&self) -> Result<Vec<&str>, Failure> {
+        let names = self.measure_env.iter().map(String::as_str);
+        let names: Vec<_> = names.filter(|name| !name.is_empty()).collect();
+        if !self.measure && !names.is_empty() {
+            return Err(Failure::usage(
+                "--measure-env (or MODELSEAL_MEASURE_ENV) names what is measured with the command, and nothing is measured \
+                 without --measure (or MODELSEAL_MEASURE=1)",
+            ));
+        }
+        Ok(names)
+    }
 }
 
 /// How a model becomes readable to any program.

@@ -18,7 +18,7 @@ const HINT: &str = "a mount namespace of its own is what keeps the plaintext fro
 
 /// Gives this process, which must have one thread only, and all that it starts a mount namespace; and a user namespace too
 /// where it may not have the one without the other.
-pub(super) fn enter() -> Result<(), Failure> {
+pub(crate) fn enter() -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::Place(format!("{HINT} ({error})"));
     match unshare(UnshareFlags::NEWNS) {
         Ok(()) => {}
