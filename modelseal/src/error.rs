@@ -3,6 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+mod kind;
+
+pub use kind::ErrorKind;
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

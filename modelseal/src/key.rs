@@ -335,6 +335,20 @@ impl KeyRef {
         }
     }
 
+    /// What a broker or the guest's own service has under this reference, all of it and as it is.
+    ///
+    /// # Errors
+    /// [`Error::Attest`] where it is not handed out, [`Error::KeyKind`] where the reference is of another kind.
+    pub fn resource(&self, sources: &KeySources) -> Result<Zeroizing<Vec<u8>>> {
+        match self {
+            Self::Kbs(resource) => sources.kbs(self, resource),
+            Self::Cdh(resource) => sources.cdh(self, resource),
+            _ => Err(Error::KeyKind {
+                what: "only kbs:/// and cdh:/// references lead to a resource",
+            }),
+        }
+    }
+
     /// The environment variable that this names, if it does: one that other programs need not see.
     #[must_use]
     pub fn variable(&self) -> Option<&str> {

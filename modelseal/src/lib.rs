@@ -1,9 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "cli")]
+pub mod command;
 mod error;
 mod file;
 pub mod key;
 mod license;
+mod locate;
 mod manifest;
 mod measurements;
 mod memfd;
@@ -24,7 +27,7 @@ mod writer;
 #[cfg(feature = "attest")]
 pub use attest_client as attest;
 pub use chunk_cipher::{Buffer, Engine, Pool, Scan, store};
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
 pub use file::SealedFile;
 pub use gocryptfs_core as gocryptfs;
 pub use key::{EvidenceKind, Key, KeyRef, KeySources};

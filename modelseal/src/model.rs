@@ -238,6 +238,25 @@ impl Model {
         Ok(master)
     }
 
+    /// Whether a sealed model lies at `path`, as far as the names there tell.
+    pub(crate) fn is_at(path: &Path, options: &OpenOptions) -> Result<bool> {
+        let store = Storage::open(path, &options.objects, options.read_mode)?;
+        match kind(&store, path) {
+            Ok(_) => Ok(true),
+            Err(Error::NotSealed { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Bytes of plaintext that are decrypted together: whoever reads less has as much decrypted.
+    #[must_use]
+    pub fn chunk_len(&self) -> u64 {
+        match &self.stored {
+            Stored::Vault(_) => gocryptfs_core::BLOCK_LEN as u64,
+            Stored::Package(package) => package.manifest().chunk_len().get().into(),
+        }
+    }
+
     /// Where the model lies.
     #[must_use]
     pub fn location(&self) -> &Path {

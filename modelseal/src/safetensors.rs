@@ -28,7 +28,7 @@ pub use ::safetensors::Dtype;
 use self::header::byte_len;
 pub use self::header::{Header, MAX_HEADER_LEN, Tensor};
 use self::index::{Index, MAX_INDEX_LEN};
-pub use self::order::FileOrder;
+pub use self::order::{Buffers, FileOrder};
 pub use self::shard::Shard;
 use self::shard::{buffer, read_part};
 
@@ -189,6 +189,23 @@ impl SafeTensors {
         self.read_part(name, out, |info| info.rows(rows))
     }
 
+    /// Fills `out` with bytes of the shard of this number, from its byte `offset` on, as
+    /// [`TensorInfo::range`] counts them.
+    ///
+    /// # Errors
+    /// As [`SealedFile::read_into`]; `out` is all zero then.
+    pub fn read_shard(&self, number: usize, offset: u64, out: &mut [u8]) -> Result<()> {
+        let read = |out: &mut [u8]| {
+            let shard = self.shards().get(number);
+            let shard = shard.ok_or_else(|| refused(Path::new(""), format!("there is no shard {number}")))?;
+            match &shard.file {
+                Some(file) => file.read_into(offset, out),
+                None => self.shards.reopen(shard)?.read_into(offset, out),
+            }
+        };
+        read(out).inspect_err(|_| out.fill(0))
+    }
+
     /// All tensors with their bytes, in the order in which they lie in the shards.
     ///
     /// A thread decrypts ahead of whoever takes them, but no more than `ahead` bytes (or one tensor, where that is
@@ -199,6 +216,15 @@ impl SafeTensors {
     /// [`Error::Engine`] where the thread could not be started.
     pub fn file_order(&self, ahead: u64) -> Result<FileOrder<'_>> {
         FileOrder::start(&self.shards, ahead)
+    }
+
+    /// As [`Self::file_order`], for whoever cannot borrow this: the bytes alone, of the tensors of
+    /// [`Self::shards`] one after another.
+    ///
+    /// # Errors
+    /// As [`Self::file_order`].
+    pub fn buffers(&self, ahead: u64) -> Result<Buffers> {
+        Buffers::start(&self.shards, ahead)
     }
 
     fn read_part(

@@ -22,11 +22,17 @@ const PAGE: u64 = 4096;
 pub struct FileOrder<'a> {
     shards: &'a Shards,
     places: Places<&'a Shards>,
+    buffers: Buffers,
+}
+
+/// The bytes of all tensors alone, in that order; see
+/// [`SafeTensors::buffers`](super::SafeTensors::buffers).
+pub struct Buffers {
     ahead: Ahead<Result<Buffer>>,
 }
 
-impl<'a> FileOrder<'a> {
-    pub(super) fn start(shards: &'a Arc<Shards>, limit: u64) -> Result<Self> {
+impl Buffers {
+    pub(super) fn start(shards: &Arc<Shards>, limit: u64) -> Result<Self> {
         let reader = Arc::clone(shards);
         let mut open = None;
         let weigher = Arc::clone(shards);
@@ -39,10 +45,30 @@ impl<'a> FileOrder<'a> {
         let ahead = Ahead::start(limit, jobs, move |place, closed| {
             read(&reader, place, &mut open, closed)
         })?;
+        Ok(Self { ahead })
+    }
+}
+
+impl Iterator for Buffers {
+    type Item = Result<Buffer>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.ahead.next()
+    }
+}
+
+impl fmt::Debug for Buffers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffers").finish_non_exhaustive()
+    }
+}
+
+impl<'a> FileOrder<'a> {
+    pub(super) fn start(shards: &'a Arc<Shards>, limit: u64) -> Result<Self> {
         Ok(Self {
             shards,
             places: Places::new(shards),
-            ahead,
+            buffers: Buffers::start(shards, limit)?,
         })
     }
 }
@@ -53,7 +79,7 @@ impl<'a> Iterator for FileOrder<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let place = self.places.next()?;
         let info = self.shards.info(place);
-        let Some(read) = self.ahead.next() else {
+        let Some(read) = self.buffers.next() else {
             self.places.end();
             return Some(Err(
                 info.refused("was not read: the thread that reads ahead has failed")

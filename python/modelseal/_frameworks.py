@@ -1,0 +1,128 @@
+"""Tensors of frameworks over memory that was decrypted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal, Protocol, TypeAlias
+
+from modelseal._modelseal import Memory
+
+Framework: TypeAlias = Literal["pt", "torch", "pytorch", "np", "numpy"]
+
+# The dtypes of safetensors: in torch, in numpy, and in ml_dtypes where numpy has none.
+_DTYPES: dict[str, tuple[str, str | None, str | None]] = {
+    "BOOL": ("bool", "bool", None),
+    "U8": ("uint8", "uint8", None),
+    "I8": ("int8", "int8", None),
+    "U16": ("uint16", "uint16", None),
+    "I16": ("int16", "int16", None),
+    "U32": ("uint32", "uint32", None),
+    "I32": ("int32", "int32", None),
+    "U64": ("uint64", "uint64", None),
+    "I64": ("int64", "int64", None),
+    "F16": ("float16", "float16", None),
+    "BF16": ("bfloat16", None, "bfloat16"),
+    "F32": ("float32", "float32", None),
+    "F64": ("float64", "float64", None),
+    "C64": ("complex64", "complex64", None),
+    "F8_E5M2": ("float8_e5m2", None, "float8_e5m2"),
+    "F8_E4M3": ("float8_e4m3fn", None, "float8_e4m3fn"),
+    "F8_E8M0": ("float8_e8m0fnu", None, "float8_e8m0fnu"),
+    "F8_E5M2FNUZ": ("float8_e5m2fnuz", None, "float8_e5m2fnuz"),
+    "F8_E4M3FNUZ": ("float8_e4m3fnuz", None, "float8_e4m3fnuz"),
+    "F4": ("float4_e2m1fn_x2", None, None),
+}
+
+
+class Maker(Protocol):
+    """What makes the tensors of a framework."""
+
+    def make(self, memory: Memory, dtype: str, shape: Sequence[int]) -> Any:
+        """A tensor over this memory, which becomes its own."""
+
+    def own(self, tensor: Any, whole: Any) -> Any:
+        """A tensor that does not keep more of `whole` in memory than it shows."""
+
+
+def maker(framework: str) -> Maker:
+    """That of a framework, by the names that safetensors has for it."""
+    if framework in ("pt", "torch", "pytorch"):
+        return Torch()
+    if framework in ("np", "numpy"):
+        return Numpy()
+    raise ValueError(f"the framework {framework!r} is not known; there are pt and numpy")
+
+
+class Torch:
+    def make(self, memory: Memory, dtype: str, shape: Sequence[int]) -> Any:
+        import torch
+
+        kind = _torch_dtype(dtype)
+        if dtype == "F4":
+            # Two elements a byte, which torch counts as one.
+            if not shape or shape[-1] % 2:
+                raise TypeError(f"torch takes two elements of F4 together, and there are {shape}")
+            shape = [*shape[:-1], shape[-1] // 2]
+        if len(memory) == 0:
+            return torch.empty(shape, dtype=kind)
+        if memory.address[0] % kind.itemsize:
+            # What was saved without alignment.
+            tensor = torch.empty(len(memory), dtype=torch.uint8)
+            tensor.copy_(torch.frombuffer(memory, dtype=torch.uint8))
+            return tensor.view(kind).view(shape)
+        return torch.frombuffer(memory, dtype=kind).view(shape)
+
+    def own(self, tensor: Any, whole: Any) -> Any:
+        if tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size():
+            return tensor.contiguous()
+        return tensor.clone(memory_format=_contiguous())
+
+
+class Numpy:
+    def make(self, memory: Memory, dtype: str, shape: Sequence[int]) -> Any:
+        import numpy as np
+
+        kind = _numpy_dtype(dtype)
+        if len(memory) == 0:
+            return np.empty(shape, dtype=kind)
+        return np.frombuffer(memory, dtype=kind).reshape(shape)
+
+    def own(self, tensor: Any, whole: Any) -> Any:
+        return tensor if math.prod(tensor.shape) == math.prod(whole.shape) else tensor.copy()
+
+
+def _contiguous() -> Any:
+    import torch
+
+    return torch.contiguous_format
+
+
+@cache
+def _torch_dtype(name: str) -> Any:
+    import torch
+
+    dtype = getattr(torch, _DTYPES.get(name, ("", None, None))[0], None)
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"torch {torch.__version__} has no dtype {name}")
+    return dtype
+
+
+@cache
+def _numpy_dtype(name: str) -> Any:
+    import numpy as np
+
+    _, own, others = _DTYPES.get(name, ("", None, None))
+    if own is not None:
+        return np.dtype(own).newbyteorder("<")
+    if others is None:
+        raise TypeError(f"numpy has no dtype {name}; load it with framework='pt'")
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise TypeError(
+            f"numpy has no dtype {name}; install ml_dtypes (pip install 'modelseal[bfloat16]'), or load it with "
+            "framework='pt'"
+        ) from None
+    return np.dtype(getattr(ml_dtypes, others))

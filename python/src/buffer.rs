@@ -1,0 +1,160 @@
+//! Memory that Python and Rust share.
+#![allow(unsafe_code)]
+
+use std::ffi::c_int;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::Arc;
+
+use modelseal::Buffer;
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::{PyBufferError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use rustix::mm::{Advice, madvise};
+
+/// Bytes a page, at least: what is not a multiple of the system's is refused by it.
+const PAGE: usize = 4096;
+
+/// Calls `work` with the bytes of `object`, which can be written to and lie one behind the other.
+///
+/// Whoever changes them meanwhile from another thread gets what he asked for: bytes of both.
+pub(crate) fn with_bytes<R>(
+    object: &Bound<'_, PyAny>,
+    work: impl FnOnce(&mut [u8]) -> PyResult<R>,
+) -> PyResult<R> {
+    let buffer = PyUntypedBuffer::get(object)?;
+    if buffer.readonly() {
+        return Err(PyBufferError::new_err("the buffer cannot be written to"));
+    }
+    if !buffer.is_c_contiguous() {
+        return Err(PyValueError::new_err("the buffer does not lie in one piece"));
+    }
+    let len = buffer.len_bytes();
+    let data = NonNull::new(buffer.buf_ptr().cast::<u8>()).filter(|_| len > 0);
+    let Some(data) = data else { return work(&mut []) };
+    // SAFETY: the view keeps `len` bytes at `data` where they are until it is released, behind `work`; they are
+    // initialised, and plain bytes.
+    work(unsafe { slice::from_raw_parts_mut(data.as_ptr(), len) })
+}
+
+/// Calls `work` with the bytes of `object`, which lie one behind the other.
+pub(crate) fn read_bytes<R>(object: &Bound<'_, PyAny>, work: impl FnOnce(&[u8]) -> R) -> PyResult<R> {
+    let buffer = PyUntypedBuffer::get(object)?;
+    if !buffer.is_c_contiguous() {
+        return Err(PyValueError::new_err("the buffer does not lie in one piece"));
+    }
+    let len = buffer.len_bytes();
+    let data = NonNull::new(buffer.buf_ptr().cast::<u8>()).filter(|_| len > 0);
+    let Some(data) = data else { return Ok(work(&[])) };
+    // SAFETY: as in `with_bytes`.
+    Ok(work(unsafe { slice::from_raw_parts(data.as_ptr(), len) }))
+}
+
+/// Memory that several objects of Python may each have a part of.
+pub(crate) struct Arena {
+    /// Of the buffer, which is not used itself any more.
+    data: NonNull<u8>,
+    len: usize,
+    _buffer: Buffer,
+}
+
+// SAFETY: the memory is the buffer's, which may be sent; what Python does with it is by Python's own rules.
+unsafe impl Send for Arena {}
+// SAFETY: nothing here reads or writes it.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    pub(crate) fn new(mut buffer: Buffer) -> Arc<Self> {
+        let len = buffer.len();
+        Arc::new(Self {
+            data: NonNull::from(&mut *buffer).cast(),
+            len,
+            _buffer: buffer,
+        })
+    }
+}
+
+/// A part of decrypted memory, by the buffer protocol. It can be written to, and belongs to whoever has it.
+#[pyclass(frozen, module = "modelseal._modelseal")]
+pub(crate) struct Memory {
+    arena: Arc<Arena>,
+    range: Range<usize>,
+}
+
+impl Memory {
+    /// `range` must lie within the arena, and within no other's.
+    pub(crate) fn new(arena: &Arc<Arena>, range: Range<usize>) -> Self {
+        assert!(
+            range.start <= range.end && range.end <= arena.len,
+            "within the arena"
+        );
+        Self {
+            arena: Arc::clone(arena),
+            range,
+        }
+    }
+
+    /// All of a buffer.
+    pub(crate) fn whole(buffer: Buffer) -> Self {
+        let range = 0..buffer.len();
+        Self::new(&Arena::new(buffer), range)
+    }
+
+    fn data(&self) -> NonNull<u8> {
+        // SAFETY: within the arena.
+        unsafe { self.arena.data.add(self.range.start) }
+    }
+}
+
+#[pymethods]
+impl Memory {
+    fn __len__(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Where it begins, and where the memory does that it is a part of, with the length of that.
+    #[getter]
+    fn address(&self) -> (usize, usize, usize) {
+        (
+            self.data().as_ptr().addr(),
+            self.arena.data.as_ptr().addr(),
+            self.arena.len,
+        )
+    }
+
+    /// # Safety
+    /// `view` is Python's.
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let this = slf.get();
+        let len = ffi::Py_ssize_t::try_from(this.range.len())
+            .map_err(|_| PyBufferError::new_err("it is too long"))?;
+        // SAFETY: `view` is Python's, and holds a reference to `slf` for as long as it is in use, and that the memory.
+        let filled =
+            unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), this.data().as_ptr().cast(), len, 0, flags) };
+        if filled == 0 {
+            Ok(())
+        } else {
+            Err(PyErr::fetch(slf.py()))
+        }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // With the last part all of it goes.
+        if Arc::strong_count(&self.arena) == 1 {
+            return;
+        }
+        let address = self.data().as_ptr().addr();
+        let first = address.next_multiple_of(PAGE);
+        let end = (address + self.range.len()) / PAGE * PAGE;
+        if first < end {
+            let at = self.data().as_ptr().wrapping_add(first - address);
+            // Advice only: without it the memory goes with the last part.
+            // SAFETY: whole pages within this part, which nobody can refer to any more.
+            let _ = unsafe { madvise(at.cast(), end - first, Advice::LinuxDontNeed) };
+        }
+    }
+}
