@@ -12,18 +12,19 @@ FUZZ := attest-client/fuzz/Cargo.toml chunk-cipher/fuzz/Cargo.toml gocryptfs-cor
 # All that is linted and tested, with the broker for development. The same in .ci/memcheck, so that nothing is built twice.
 ALL := --workspace --features modelseal/dev-kbs
 
-TEST := setup fmt-check lint unit portable docs deny msrv aarch64 package fuzz-check memcheck
+TEST := setup fmt-check lint unit python portable docs deny msrv aarch64 package fuzz-check memcheck
 
 .PHONY: help
 help:
 	@echo 'make demo    seal, inspect, verify and open a real model, its key from a broker'
 	@echo 'make test    set up and check everything ($(TEST))'
 	@echo 'make build   the modelseal command, optimised, in target/release'
-	@echo 'make bench   compare speeds on this machine'
+	@echo 'make wheel   the Python package, optimised, in target/wheels'
+	@echo 'make bench   compare speeds on this machine; make bench-python those of the Python package'
 	@echo 'make fuzz    run every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 	@echo 'make setup doc fmt clean'
 
-.PHONY: build demo bench doc fmt clean
+.PHONY: build demo bench wheel bench-python lock-python doc fmt clean
 build:
 	$(CARGO) build --release --locked -p modelseal
 
@@ -33,6 +34,17 @@ demo:
 bench: build
 	$(CARGO) run --release --locked -p benches -- compare
 
+# A wheel for Linux with glibc 2.17 and later, in target/wheels.
+wheel:
+	.ci/wheel
+
+bench-python:
+	python/benches/compare.sh
+
+# After a change of python/tests/requirements.in or overrides.txt.
+lock-python:
+	.ci/lock-python
+
 doc:
 	$(CARGO) doc --workspace --no-deps --locked --open
 
@@ -41,7 +53,7 @@ fmt:
 
 clean:
 	$(CARGO) clean
-	rm -rf $(FUZZ:Cargo.toml=target) $(FUZZ:Cargo.toml=corpus) $(FUZZ:Cargo.toml=artifacts)
+	rm -rf python/.venv $(FUZZ:Cargo.toml=target) $(FUZZ:Cargo.toml=corpus) $(FUZZ:Cargo.toml=artifacts)
 
 .PHONY: test $(TEST)
 test:
@@ -62,6 +74,9 @@ lint:
 
 unit:
 	$(CARGO) test $(ALL) --locked
+
+python:
+	.ci/python
 
 portable:
 	$(CARGO) clippy $(PORTABLE) --all-targets --locked -- -D warnings

@@ -87,7 +87,7 @@ class Numpy:
         kind = _numpy_dtype(dtype)
         if len(memory) == 0:
             return np.empty(shape, dtype=kind)
-        return np.frombuffer(memory, dtype=kind).reshape(shape)
+        return np.frombuffer(memoryview(memory), dtype=kind).reshape(shape)
 
     def own(self, tensor: Any, whole: Any) -> Any:
         return tensor if math.prod(tensor.shape) == math.prod(whole.shape) else tensor.copy()

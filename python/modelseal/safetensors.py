@@ -102,7 +102,6 @@ class Tensors:
         framework: Framework = "pt",
         device: Any = "cpu",
         *,
-        pin_memory: bool = False,
         progress: bool = False,
     ) -> dict[str, Any]:
         """All tensors, a shard at a time."""
@@ -114,10 +113,6 @@ class Tensors:
         with bar:
             for number, places in self._by_shard():
                 parts = self._handle.read_shard(number)
-                if pin_memory:
-                    from modelseal._pinned import pin
-
-                    pin(parts)
                 for (name, dtype, shape, *_), part in zip(places, parts, strict=True):
                     tensors[name] = make(part, dtype, shape)
                     bar.advance(len(part))
@@ -260,16 +255,15 @@ def load_file(
     key: Key | None = None,
     path: Location = "",
     framework: Framework = "pt",
-    pin_memory: bool = False,
     progress: bool = False,
     **options: Unpack[Options],
 ) -> dict[str, Any]:
     """All tensors of a sealed model, or of one file in it; see `safe_open`.
 
-    With `pin_memory` the memory is locked for copies to a GPU; `progress` shows a bar (tqdm).
+    `progress` shows a bar (tqdm).
     """
     with safe_open(location, framework, device, key=key, path=path, **options) as file:
-        return file._tensors.load_all(framework, device, pin_memory=pin_memory, progress=progress)
+        return file._tensors.load_all(framework, device, progress=progress)
 
 
 def load_model(

@@ -1,0 +1,173 @@
+"""Opening, listing and reading models."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import BIG, KEY, trust
+
+import modelseal
+
+
+def test_what_is_sealed_is_listed_and_read(model: modelseal.Model, source: Path) -> None:
+    assert [entry.path for entry in model.ls()] == ["config.json", "deep", "empty", "link"]
+    kinds = {entry.path: entry.kind for entry in model.walk()}
+    assert kinds == {
+        "config.json": "file",
+        "deep": "directory",
+        "deep/er": "directory",
+        "deep/er/big.bin": "file",
+        "deep/ümläut": "file",
+        "empty": "file",
+        "link": "symlink",
+    }
+    assert model.readlink("link") == "config.json"
+    for path, kind in kinds.items():
+        if kind == "file":
+            content = (source / path).read_bytes()
+            assert model.read(path) == content
+            assert model.info(path).size == len(content)
+    assert [entry.path for entry in model.ls("deep")] == ["deep/er", "deep/ümläut"]
+    assert model.exists("deep") and not model.exists("shallow")
+
+
+def test_files_are_those_of_python(model: modelseal.Model, source: Path) -> None:
+    content = (source / "deep/er/big.bin").read_bytes()
+    with model.file("deep/er/big.bin") as file:
+        assert isinstance(file, io.RawIOBase)
+        assert file.readable() and file.seekable() and not file.writable()
+        assert (file.size, file.name, file.mode) == (BIG, "deep/er/big.bin", "rb")
+        assert file.read(5) == content[:5]
+        assert file.seek(-7, os.SEEK_END) == BIG - 7
+        assert file.read() == content[-7:]
+        assert file.read() == b"" and file.read(9) == b""
+        file.seek(4095)
+        into = bytearray(3)
+        assert file.readinto(into) == 3 and into == content[4095:4098]
+        assert file.tell() == 4098
+        assert file.seek(BIG + 10) == BIG + 10 and file.readinto(into) == 0
+        assert file.seek(0) == 0 and file.readall() == content
+        into = bytearray(b"\xff" * 10)
+        assert file.readinto_at(into, BIG - 4) == 4
+        assert into == content[-4:] + b"\xff" * 6
+        with pytest.raises(ValueError, match="position -1"):
+            file.seek(-1)
+        with pytest.raises(BufferError, match="written"):
+            file.readinto_at(bytes(9), 0)
+        file.seek(0)
+        with io.BufferedReader(file) as buffered:
+            assert buffered.read(10) == content[:10]
+    with pytest.raises(ValueError, match="closed"):
+        file.read()
+    with model.file("empty") as file:
+        assert file.read() == b"" and file.size == 0 and file
+    with io.TextIOWrapper(io.BufferedReader(model.file("config.json"))) as text:
+        assert text.readline().startswith("{")
+
+
+def test_any_writable_memory_is_filled(model: modelseal.Model, source: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    content = (source / "deep/er/big.bin").read_bytes()
+    with model.file("deep/er/big.bin") as file:
+        floats = numpy.zeros((100, 10), dtype=numpy.float32)
+        assert file.readinto_at(floats, 64) == 4000
+        assert floats.tobytes() == content[64:4064]
+        with pytest.raises((ValueError, BufferError)):
+            file.readinto_at(floats[:, ::2], 0)
+
+
+def test_a_memory_file_holds_all_and_cannot_be_changed(model: modelseal.Model, source: Path) -> None:
+    with model.file("deep/er/big.bin") as file, file.memfd() as memory:
+        path = f"/proc/self/fd/{memory.fileno()}"
+        assert Path(path).read_bytes() == (source / "deep/er/big.bin").read_bytes()
+        with pytest.raises(PermissionError), open(path, "r+b") as writable:
+            writable.write(b"x")
+
+
+def test_many_threads_read_one_model(model: modelseal.Model, source: Path) -> None:
+    content = (source / "deep/er/big.bin").read_bytes()
+    file = model.file("deep/er/big.bin")
+    begin = threading.Barrier(8)
+
+    def read(number: int) -> bool:
+        begin.wait()
+        same = True
+        for step in range(20):
+            offset = (number * 7919 + step * 104729) % (BIG - 100_000)
+            into = bytearray(100_000)
+            same &= file.readinto_at(into, offset) == len(into) and into == content[offset : offset + len(into)]
+            same &= model.read("config.json") == (source / "config.json").read_bytes()
+        return same
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read, range(8)))
+
+
+def test_a_closed_model_says_so(sealed: Path) -> None:
+    with modelseal.open(sealed, KEY, **trust(sealed)) as model:
+        file = model.file("config.json")
+    assert model.closed
+    for use in (model.ls, lambda: model.read("config.json"), file.read):
+        with pytest.raises(ValueError, match="closed"):
+            use()
+    model.close()
+
+
+def test_what_is_known_without_a_key(sealed: Path) -> None:
+    info = modelseal.inspect(sealed)
+    assert info["format"] in ("gocryptfs", "sam")
+    if info["format"] == "sam":
+        assert info["licenses"][0]["license_id"] == "LD_Test_0001"
+        assert "wrapped_key" not in info["licenses"][0]
+
+
+def test_unsealing_gives_back_what_was_sealed(sealed: Path, source: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    counts = modelseal.unseal(
+        sealed, tmp_path / "plain", KEY, progress=lambda done, total: told.append((done, total)), **trust(sealed)
+    )
+    assert counts["files"] == 4 and counts["symlinks"] == 1
+    assert told[-1] == (counts["bytes"], counts["bytes"])
+    for path in ("config.json", "deep/er/big.bin", "deep/ümläut", "empty"):
+        assert (tmp_path / "plain" / path).read_bytes() == (source / path).read_bytes()
+    with pytest.raises(OSError, match="not empty"):
+        modelseal.unseal(sealed, tmp_path / "plain", KEY, **trust(sealed))
+
+
+def test_sealing_anew_changes_format_and_key(model: modelseal.Model, source: Path, tmp_path: Path) -> None:
+    new = b"another key: 88-Tq.zz_0"
+    modelseal.reseal(model, tmp_path / "new", new, scrypt_n=10)
+    with modelseal.open(tmp_path / "new", new) as again:
+        assert again.read("deep/er/big.bin") == (source / "deep/er/big.bin").read_bytes()
+
+
+def test_a_vault_gets_a_new_key(source: Path, tmp_path: Path) -> None:
+    place = tmp_path / "vault"
+    modelseal.seal(source, place, KEY, scrypt_n=10, xchacha=True, plaintext_names=True)
+    assert (place / "config.json").exists()
+    modelseal.change_password(place, KEY, b"another key: 88-Tq.zz_0")
+    with pytest.raises(modelseal.AuthenticationError):
+        modelseal.open(place, KEY)
+    with modelseal.open(place, b"another key: 88-Tq.zz_0") as model:
+        assert model.exists("config.json")
+
+
+def test_options_are_those_of_the_command(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with modelseal.open(sealed, KEY, threads=1, read_mode="copy", **trust(sealed)) as model:
+        assert model.read("config.json")
+    with pytest.raises(TypeError, match="no option 'kbs_urll'"):
+        modelseal.open(sealed, KEY, kbs_urll="http://localhost")  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="threads"):
+        modelseal.open(sealed, KEY, threads=5000, **trust(sealed))
+    with pytest.raises(ValueError, match="evidence"):
+        modelseal.open(sealed, KEY, evidence="none", **trust(sealed))  # type: ignore[arg-type]
+    with pytest.raises(modelseal.FormatError, match="scrypt"):
+        modelseal.open(sealed, KEY, scrypt_memory=0, **trust(sealed))
+    monkeypatch.setenv("MODELSEAL_THREADS", "many")
+    with pytest.raises(ValueError, match="many"):
+        modelseal.open(sealed, KEY, **trust(sealed))
