@@ -174,13 +174,14 @@ const CACHED: usize = 256 << 10;
 /// What memory, cipher and random numbers can do, and where the time of the big read goes, as lines of name and GB/s.
 pub(crate) fn yardsticks(context: &Context) -> Result<Vec<(String, f64)>> {
     let mut lines = raw(context)?;
-    let sample = context.disk().map(|sample| ("disk", sample)).or_else(|_| {
-        // Better than nothing.
-        context.tmpfs().map(|sample| ("tmpfs", sample))
-    });
-    if let Ok((name, sample)) = sample {
-        for (what, time) in read::dissect(context, sample)? {
-            lines.push((format!("{name}: {what}"), rate(sample.len(), time)));
+    for (place, sample) in [("disk", context.disk()), ("tmpfs", context.tmpfs())] {
+        let Ok(sample) = sample else { continue };
+        let vault = read::dissect(context, sample)?;
+        let package = read::dissect_package(context, sample)?;
+        for (what, times) in [("vault", vault), ("package", package)] {
+            for (how, time) in times {
+                lines.push((format!("{what} on {place}: {how}"), rate(sample.len(), time)));
+            }
         }
     }
     Ok(lines)

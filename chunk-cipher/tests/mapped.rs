@@ -184,6 +184,28 @@ fn store_mapped_reads_are_leased_and_the_lease_ends_with_them() {
     }
 }
 
+/// Long enough for several threads to take the mapping down.
+#[test]
+fn store_mappings_go_with_their_file() {
+    let (codec, plain) = (TestCodec::contiguous(CHUNK_LEN), bytes(33 << 20));
+    for (_temp, path) in places(&codec, &plain) {
+        let is_mapped = || {
+            let maps = fs::read_to_string("/proc/self/maps").unwrap();
+            maps.contains(path.to_str().unwrap())
+        };
+        for _ in 0..2 {
+            let file = open(&path, ReadMode::Auto);
+            let mut out = vec![0; plain.len()];
+            let view = Sealed::new(&file, &codec, file.len().unwrap());
+            Engine::default().read_into(view, 0, &mut out).unwrap();
+            assert!(out == plain);
+            assert!(is_mapped());
+            drop(file);
+            assert!(!is_mapped());
+        }
+    }
+}
+
 #[test]
 fn store_mapped_reads_end_their_lease_after_damage_too() {
     let (codec, plain) = (TestCodec::new(CHUNK_LEN), bytes(LEN));

@@ -103,32 +103,48 @@ fn against_fresh<M>(
 
 /// Where the time of the big read goes: the same with one thing less each. Returns what and its seconds.
 pub(crate) fn dissect(context: &Context, sample: &Sample) -> Result<Vec<(&'static str, f64)>> {
-    let model = sample.open(ReadMode::Auto)?;
-    let copying = sample.open(ReadMode::Copy)?;
-    let kept = model.file(FILE)?;
     let blocks = Blocks::new()?;
     let repeating = blocks.file(sample.len())?;
     let cached = || chunk_cipher::Sealed::new(&repeating, &blocks, repeating.len);
+    let engine = Engine::new(context.pool.clone());
+    let open = |read_mode| sample.open(read_mode);
+    let cached = |out: &mut [u8]| Ok(engine.read_into(cached(), 0, out)?);
+    dissected(context, sample, &open, Some(&cached))
+}
+
+/// The same for its package.
+pub(crate) fn dissect_package(context: &Context, sample: &Sample) -> Result<Vec<(&'static str, f64)>> {
+    dissected(context, sample, &|read_mode| sample.open_package(read_mode), None)
+}
+
+fn dissected(
+    context: &Context,
+    sample: &Sample,
+    open: &dyn Fn(ReadMode) -> Result<Model>,
+    cached: Option<&dyn Fn(&mut [u8]) -> Result<()>>,
+) -> Result<Vec<(&'static str, f64)>> {
+    let (model, copying) = (open(ReadMode::Auto)?, open(ReadMode::Copy)?);
+    let kept = model.file(FILE)?;
     let buffer = RefCell::new(touched_buffer(sample)?);
     let out = || buffer.borrow_mut();
-    let engine = Engine::new(context.pool.clone());
 
     let mut plain = || seconds(|| read_plain(&context.pool, &sample.plain(), &mut out()));
     let mut whole = || seconds(|| read_sealed(&model, &mut out()));
     let mut mapped = || seconds(|| Ok(kept.read_into(0, &mut out())?));
     let mut copied = || seconds(|| read_sealed(&copying, &mut out()));
     let mut scanned = || seconds(|| Ok(kept.scan(&()).map(drop)?));
-    let mut repeated = || seconds(|| Ok(engine.read_into(cached(), 0, &mut out())?));
-    let mut all: [(&str, Side<'_>); 6] = [
+    let mut repeated = || seconds(|| cached.map_or(Ok(()), |cached| cached(&mut out())));
+    let mut all: Vec<(&str, Side<'_>)> = vec![
         ("parallel pread of the plain file", &mut plain),
-        ("read: open, read, close", &mut whole),
+        ("open, read, close", &mut whole),
         ("read, ciphertext already mapped", &mut mapped),
         ("read, ciphertext copied instead of mapped", &mut copied),
         ("read, destination in cache (verify)", &mut scanned),
-        ("read, source in cache", &mut repeated),
     ];
-    let names = all.each_ref().map(|(name, _)| *name);
-    let mut sides: Vec<Side<'_>> = all.iter_mut().map(|(_, side)| &mut **side as Side<'_>).collect();
+    if cached.is_some() {
+        all.push(("read, source in cache", &mut repeated));
+    }
+    let (names, mut sides): (Vec<_>, Vec<_>) = all.into_iter().unzip();
     let samples = in_turns(context.rounds(), &mut sides)?;
     Ok(names
         .into_iter()
