@@ -69,7 +69,7 @@ pub(crate) fn sam_pack(command: &SamPack, global: &Global, console: &Console) ->
     };
     let options = SealOptions {
         format: SealFormat::Sam(package(&asked, None, Terms::DEFAULT_LOG_N, &|text| {
-            console.note(text)
+            console.note(text);
         })?),
         symlinks: Symlinks::default(),
         engine: global.engine(),
