@@ -1,4 +1,4 @@
-"""Models and tokenizers of transformers, of which nothing but ciphertext is ever in a file.
+"""Models, tokenizers and processors of transformers, of which nothing but ciphertext is ever in a file.
 
     from modelseal.transformers import from_pretrained
 
@@ -11,8 +11,10 @@ Code that comes with a model is not run: whoever needs `trust_remote_code` mount
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, Unpack
 
+from modelseal._links import linked
 from modelseal._model import Model, opened
 from modelseal._modelseal import FormatError
 from modelseal._options import Key, Location, Options
@@ -29,28 +31,33 @@ def from_pretrained(
     path: str = "",
     device: Any = "cpu",
     progress: bool = False,
-    model_args: dict[str, Any] | None = None,
+    arguments: dict[str, Any] | None = None,
     **options: Unpack[Options],
 ) -> Any:
     """What `auto_class.from_pretrained` makes of a plain directory.
 
-    `auto_class` is a class of transformers or its name: AutoModelForCausalLM, BertModel, AutoTokenizer, AutoConfig,
-    GenerationConfig. `path` is a directory in the model, and `model_args` goes to a model's own `from_pretrained`: dtype,
-    attn_implementation and the like.
+    `auto_class` is a class of transformers or its name: AutoModelForCausalLM, BertModel, AutoTokenizer, AutoProcessor,
+    AutoConfig, GenerationConfig. `path` is a directory in the model, and `arguments` goes to the class's own
+    `from_pretrained`: dtype, attn_implementation, padding_side and the like.
     """
     import transformers
 
     kind: Any = getattr(transformers, auto_class) if isinstance(auto_class, str) else auto_class
     model, inner, is_ours = opened(location, key, options)
+    path = path or inner
     try:
-        place = _Directory(model, path or inner)
-        if kind is transformers.AutoConfig or issubclass(kind, transformers.PretrainedConfig):
-            return place.config()
-        if kind is transformers.GenerationConfig:
-            return place.generation_config()
-        if kind is transformers.AutoTokenizer or issubclass(kind, transformers.PreTrainedTokenizerBase):
-            return place.tokenizer()
-        return place.model(kind, device, progress, dict(model_args or {}))
+        given = {"trust_remote_code": False, **(arguments or {})}
+        if given["trust_remote_code"]:
+            raise ValueError(_STAGE.format("code that comes with it is not run"))
+        with linked(model, path) as place:
+            if _makes_models(kind):
+                made = _model(kind, model, path, place, device, progress, given)
+            else:
+                made = _other(kind, place, given)
+        # Nothing can be read from there as it is; it only says where this came from.
+        if hasattr(made, "name_or_path"):
+            made.name_or_path = model.location
+        return made
     finally:
         if is_ours:
             model.close()
@@ -62,113 +69,75 @@ def config(location: Location | Model, key: Key | None = None, **options: Unpack
 
 
 def generation_config(location: Location | Model, key: Key | None = None, **options: Unpack[Options]) -> Any:
-    """What a model generates by, where it says so."""
+    """What a model generates by; None where it does not say."""
     return from_pretrained(location, key, auto_class="GenerationConfig", **options)
 
 
 def tokenizer(location: Location | Model, key: Key | None = None, **options: Unpack[Options]) -> Any:
-    """The tokenizer of a model, from its tokenizer.json."""
+    """The tokenizer of a model."""
     return from_pretrained(location, key, auto_class="AutoTokenizer", **options)
 
 
-class _Directory:
-    """A directory of transformers in a sealed model."""
+_STAGE = "{}; mount the model or stage it for that: modelseal run --key REF LOCATION -- COMMAND {{}}"
 
-    def __init__(self, model: Model, path: str) -> None:
-        self._model = model
-        self._path = f"{path.rstrip('/')}/" if path else ""
 
-    def _json(self, name: str) -> Any:
-        """A file's JSON; None where there is no such file."""
-        text = self._text(name)
-        try:
-            return None if text is None else json.loads(text)
-        except ValueError as error:
-            raise FormatError(f"{self._path}{name} is not JSON: {error}") from error
+def _makes_models(kind: Any) -> bool:
+    from transformers import PreTrainedModel
 
-    def _text(self, name: str) -> str | None:
-        if not self._model.exists(self._path + name):
+    return issubclass(kind, PreTrainedModel) or hasattr(kind, "from_config")
+
+
+def _other(kind: Any, place: Path, arguments: dict[str, Any]) -> Any:
+    """What is no model."""
+    from transformers import AutoConfig, GenerationConfig, PretrainedConfig
+
+    if kind is GenerationConfig:
+        if not (place / "generation_config.json").exists():
             return None
-        return self._model.read(self._path + name).decode()
-
-    def config(self) -> Any:
-        from transformers import AutoConfig
-
-        content = self._needed("config.json")
-        if "auto_map" in content and content.get("model_type") not in _known_types():
-            raise FormatError(
-                f"{self._path}config.json names code of its own (auto_map), which is not run from a sealed model; mount the "
-                "model or stage it: modelseal run --key REF LOCATION -- COMMAND {}"
-            )
-        kind = content.pop("model_type", None)
-        if kind is None:
-            raise FormatError(f"{self._path}config.json has no model_type")
-        return AutoConfig.for_model(kind).from_dict(content)
-
-    def generation_config(self) -> Any:
-        from transformers import GenerationConfig
-
-        content = self._json("generation_config.json")
-        return None if content is None else GenerationConfig.from_dict(content)
-
-    def tokenizer(self) -> Any:
-        import transformers
-        from tokenizers import Tokenizer
-
-        text = self._text("tokenizer.json")
-        if text is None:
-            raise FormatError(
-                f"there is no {self._path}tokenizer.json; save the tokenizer as a fast one before it is sealed, or mount the "
-                "model or stage it"
-            )
-        said = self._json("tokenizer_config.json") or {}
-        special = self._json("special_tokens_map.json") or {}
-        template = self._text("chat_template.jinja")
-        if template is not None:
-            said["chat_template"] = template
-        kind = getattr(transformers, str(said.pop("tokenizer_class", None)), None)
-        if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedTokenizerFast)):
-            kind = transformers.PreTrainedTokenizerFast
-        for unneeded in ("auto_map", "name_or_path", "tokenizer_file", "vocab_file", "merges_file"):
-            said.pop(unneeded, None)
-        arguments = {name: _token(value) for name, value in {**special, **said}.items()}
-        return kind(tokenizer_object=Tokenizer.from_str(text), **arguments)
-
-    def model(self, kind: Any, device: Any, progress: bool, arguments: dict[str, Any]) -> Any:
-        import torch
-
-        config = self.config()
-        state = Tensors(self._model, self._path).load_all("pt", device, progress=progress)
-        if hasattr(kind, "from_config"):
-            with torch.device("meta"):
-                kind = type(kind.from_config(config))
-        arguments.setdefault("dtype", "auto")
-        made = kind.from_pretrained(None, config=config, state_dict=state, **arguments)
-        # Nothing can be read from there as it is; it only says where the model came from.
-        made.config.name_or_path = self._model.location
-        generation = self.generation_config()
-        if generation is not None and hasattr(made, "generation_config"):
-            made.generation_config = generation
-        return made
-
-    def _needed(self, name: str) -> dict[str, Any]:
-        content = self._json(name)
-        if not isinstance(content, dict):
-            raise FormatError(f"there is no {self._path}{name}")
-        return content
+        arguments.pop("trust_remote_code")
+    if kind is AutoConfig or issubclass(kind, PretrainedConfig):
+        _expect_config(place)
+    return kind.from_pretrained(place, local_files_only=True, **arguments)
 
 
-def _known_types() -> Any:
+def _model(
+    kind: Any, model: Model, path: str, place: Path, device: Any, progress: bool, arguments: dict[str, Any]
+) -> Any:
+    import torch
+    from transformers import AutoConfig
+
+    _expect_config(place)
+    config = AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+    arguments.pop("trust_remote_code")
+    state = Tensors(model, path).load_all("pt", device, progress=progress)
+    if hasattr(kind, "from_config"):
+        with torch.device("meta"):
+            kind = type(kind.from_config(config))
+    arguments.setdefault("dtype", "auto")
+    made = kind.from_pretrained(None, config=config, state_dict=state, **arguments)
+    made.config.name_or_path = model.location
+    generation = _other(_generation(), place, {"trust_remote_code": False})
+    if generation is not None and hasattr(made, "generation_config"):
+        made.generation_config = generation
+    return made
+
+
+def _generation() -> Any:
+    from transformers import GenerationConfig
+
+    return GenerationConfig
+
+
+def _expect_config(place: Path) -> None:
+    """Refuses what transformers would ask on the terminal about."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    return CONFIG_MAPPING
-
-
-def _token(value: Any) -> Any:
-    """A token with its properties, as tokenizer configurations write it."""
-    if isinstance(value, dict) and "content" in value:
-        from tokenizers import AddedToken
-
-        kept = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
-        return AddedToken(**{name: value[name] for name in kept if name in value})
-    return value
+    try:
+        content = json.loads((place / "config.json").read_text())
+        kind = content.get("model_type")
+    except FileNotFoundError:
+        raise FormatError("there is no config.json") from None
+    except (ValueError, AttributeError) as error:
+        raise FormatError(f"config.json is not a configuration: {error}") from error
+    if "auto_map" in content and kind not in CONFIG_MAPPING:
+        raise FormatError(_STAGE.format("config.json names code of its own (auto_map), which is not run"))

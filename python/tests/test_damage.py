@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -134,9 +135,10 @@ def test_whoever_raises_in_progress_ends_the_work(source: Path, tmp_path: Path) 
 
 
 INTERRUPTED = """
-import sys, time
+import sys
 import modelseal
 place, key = sys.argv[1:]
+print("ready", flush=True)
 {work}
 """
 
@@ -167,21 +169,26 @@ def test_ctrl_c_ends_it(work: str, source: Path, tmp_path: Path) -> None:
     key.write_bytes(KEY)
     given = silent.url if "broker" in work else str(key)
     script = INTERRUPTED.format(work=WORK[work])
-    script = f"import threading, os; print('ready', flush=True)\n{script}"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(place), given], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    if "broker" in work:
-        silent.asked.wait(60)
-    else:
-        # Until it is at work: it has started threads, or the command.
-        wait_for_threads(process.pid)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert "KeyboardInterrupt" in errors, errors
-    assert process.returncode in (-signal.SIGINT, 1, 130)
+    command = [sys.executable, "-c", script, str(place), given]
+    errors = tmp_path / "errors"
+    with (
+        errors.open("w") as stderr,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        if "broker" in work:
+            assert silent.asked.wait(60)
+        else:
+            # Until it is at work.
+            wait_for_threads(process.pid)
+        process.send_signal(signal.SIGINT)
+        status = process.wait(60)
+        # What it has started.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert "KeyboardInterrupt" in errors.read_text()
+    assert status in (-signal.SIGINT, 1, 130)
     silent.close()
 
 

@@ -71,7 +71,7 @@ def test_classes_are_named_or_given(place: Path) -> None:
     with modelseal.open(place, KEY, **trust(place)) as model:
         base = from_pretrained(model)
         assert type(base) is transformers.Qwen2Model
-        same = from_pretrained(model, auto_class=transformers.Qwen2ForCausalLM, model_args={"dtype": torch.float32})
+        same = from_pretrained(model, auto_class=transformers.Qwen2ForCausalLM, arguments={"dtype": torch.float32})
         assert same.dtype == torch.float32
         assert torch.equal(base.embed_tokens.weight.float(), same.model.embed_tokens.weight)
         assert config(model).hidden_size == 64
@@ -98,13 +98,31 @@ def test_what_cannot_be_made_from_memory_says_what_to_do(plain: Path, tmp_path: 
     place = sealer(source, "gocryptfs")
     with pytest.raises(modelseal.FormatError, match="modelseal run"):
         from_pretrained(place, KEY)
-    with pytest.raises(modelseal.FormatError, match="tokenizer.json"):
+    with pytest.raises((OSError, ValueError), match="okenizer|model"):
         tokenizer(place, KEY)
+    with pytest.raises(ValueError, match="modelseal run"):
+        from_pretrained(place, KEY, arguments={"trust_remote_code": True})
     assert generation_config(place, KEY) is None
-    with pytest.raises(modelseal.FormatError, match="config.json"):
-        config(sealer_of_nothing(tmp_path, sealer), KEY)
-
-
-def sealer_of_nothing(tmp_path: Path, sealer: Sealer) -> Path:
     (tmp_path / "nothing").mkdir()
-    return sealer(tmp_path / "nothing", "gocryptfs")
+    empty = sealer(tmp_path / "nothing", "gocryptfs")
+    with pytest.raises(modelseal.FormatError, match="config.json"):
+        config(empty, KEY)
+
+
+def test_no_plaintext_is_in_any_file_system(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from modelseal._links import linked
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with modelseal.open(place, KEY, **trust(place)) as model:
+        with linked(model) as links:
+            held = sorted(links.iterdir())
+            assert {link.name for link in held} >= {"config.json", "tokenizer.json", "generation_config.json"}
+            assert all(link.is_symlink() and str(link.readlink()).startswith("/proc/self/fd/") for link in held)
+            assert (links / "config.json").read_bytes() == model.read("config.json")
+            assert not any(link.name.endswith(("safetensors", "index.json")) for link in held)
+            assert links.stat().st_mode & 0o777 == 0o700
+        assert list(tmp_path.iterdir()) == []
+        assert tokenizer(model) and config(model)
+    assert list(tmp_path.iterdir()) == []
