@@ -15,7 +15,42 @@ _Counts: TypeAlias = list[tuple[str, int]]
 _Checked: TypeAlias = tuple[_Counts, list[tuple[str, str]]]
 
 # A tensor: its name, dtype, shape, the number of its shard, and where its bytes begin and end in that.
-Described: TypeAlias = tuple[str, str, list[int], int, int, int]
+_Described: TypeAlias = tuple[str, str, list[int], int, int, int]
+
+__all__ = [
+    "AttestationError",
+    "AuthenticationError",
+    "DevKbs",
+    "Entry",
+    "File",
+    "FormatError",
+    "LicenseError",
+    "Memory",
+    "Model",
+    "ModelsealError",
+    "ModelsealWarning",
+    "Stream",
+    "Tensors",
+    "__version__",
+    "add_license",
+    "change_password",
+    "check_license",
+    "command",
+    "evidence",
+    "generate_issuer_key",
+    "get_resource",
+    "inspect",
+    "issue_license",
+    "locate",
+    "machine",
+    "open",
+    "reseal",
+    "seal",
+    "show_licenses",
+    "sign_manifest",
+    "unseal",
+    "verify_without_key",
+]
 
 __version__: Final[str]
 
@@ -65,7 +100,7 @@ class Stream:
 @final
 class Tensors:
     def shards(self) -> list[tuple[str, dict[str, str]]]: ...
-    def tensors(self) -> list[Described]: ...
+    def tensors(self) -> list[_Described]: ...
     def read(self, shard: int, start: int, end: int) -> Memory: ...
     def read_strided(self, shard: int, start: int, len: int, stride: int, count: int) -> Memory: ...
     def read_into(self, shard: int, start: int, buffer: WriteableBuffer) -> None: ...

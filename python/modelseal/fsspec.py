@@ -213,7 +213,7 @@ _OF_FSSPEC = frozenset(
 class _Reader(io.BufferedReader):
     """A file with what fsspec's have besides."""
 
-    raw: SealedFile  # type: ignore[assignment]
+    raw: SealedFile
 
     @property
     def size(self) -> int:

@@ -15,9 +15,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Unpack
 
-from modelseal import _modelseal
 from modelseal._frameworks import Framework, Maker, maker
 from modelseal._model import Model, opened
 from modelseal._options import Key, Location, Options
@@ -30,6 +29,10 @@ __all__ = ["SafeSlice", "TensorInfo", "Tensors", "load_file", "load_model", "saf
 
 AHEAD = 256 << 20
 """Bytes that are decrypted ahead of whoever takes tensors one after another, unless told otherwise."""
+
+
+# A tensor: its name, dtype, shape, the number of its shard, and where its bytes begin and end in that.
+_Place: TypeAlias = tuple[str, str, list[int], int, int, int]
 
 
 class TensorInfo(NamedTuple):
@@ -146,14 +149,14 @@ class Tensors:
         finally:
             stream.close()
 
-    def _place(self, name: str) -> _modelseal.Described:
+    def _place(self, name: str) -> _Place:
         try:
             return self._places[name]
         except KeyError:
             raise KeyError(f"there is no tensor {name!r} in {self._model.location}") from None
 
-    def _by_shard(self) -> Iterator[tuple[int, list[_modelseal.Described]]]:
-        places: dict[int, list[_modelseal.Described]] = {}
+    def _by_shard(self) -> Iterator[tuple[int, list[_Place]]]:
+        places: dict[int, list[_Place]] = {}
         for place in self._places.values():
             places.setdefault(place[3], []).append(place)
         return iter(places.items())
