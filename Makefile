@@ -2,6 +2,8 @@
 
 CARGO ?= cargo
 FUZZ_SECONDS ?= 600
+# Where `make install-ffi` installs, under DESTDIR.
+PREFIX ?= /usr/local
 # Tests of chunk-cipher that reach its unsafe code, as filters of the test harness.
 VALGRIND_TESTS ?= aead store engine buffer pool
 
@@ -12,7 +14,7 @@ FUZZ := attest-client/fuzz/Cargo.toml chunk-cipher/fuzz/Cargo.toml gocryptfs-cor
 # All that is linted and tested, with the broker for development. The same in .ci/memcheck, so that nothing is built twice.
 ALL := --workspace --features modelseal/dev-kbs
 
-TEST := setup fmt-check lint unit python portable docs deny msrv aarch64 package fuzz-check memcheck
+TEST := setup fmt-check lint unit python portable docs deny msrv aarch64 package fuzz-check memcheck ffi
 
 .PHONY: help
 help:
@@ -20,6 +22,7 @@ help:
 	@echo 'make test    set up and check everything ($(TEST))'
 	@echo 'make build   the modelseal command, optimised, in target/release'
 	@echo 'make wheel   the Python package, optimised, in target/wheels'
+	@echo 'make install-ffi PREFIX=$(PREFIX)   the C library, its headers and modelseal.pc'
 	@echo 'make bench   compare speeds on this machine; make bench-python those of the Python package'
 	@echo 'make fuzz    run every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 	@echo 'make setup doc fmt clean'
@@ -27,6 +30,11 @@ help:
 .PHONY: build demo bench wheel bench-python lock-python doc fmt clean
 build:
 	$(CARGO) build --release --locked -p modelseal
+
+.PHONY: install-ffi
+install-ffi:
+	$(CARGO) build --release --locked -p modelseal-ffi
+	scripts/install-ffi.sh "$${CARGO_TARGET_DIR:-target}/release" $(PREFIX)
 
 demo:
 	scripts/demo.sh
@@ -106,6 +114,9 @@ fuzz-check:
 
 memcheck:
 	.ci/memcheck $(VALGRIND_TESTS)
+
+ffi:
+	.ci/ffi
 
 # The corpus grows in fuzz/corpus; fuzz/seeds holds what is committed.
 .PHONY: fuzz

@@ -47,6 +47,12 @@ impl MasterKey {
         key
     }
 
+    /// Another copy, zeroized as this one is.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self::from_bytes(&self.0)
+    }
+
     /// A master key as gocryptfs prints it: 64 hexadecimal digits. Dashes are ignored, and so is white
     /// space, since gocryptfs prints the key in two lines.
     ///

@@ -191,6 +191,19 @@ impl Key {
         }
     }
 
+    /// Another copy, wiped as this one is.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        let kind = match &self.kind {
+            KeyKind::Password { bytes, binary } => KeyKind::Password {
+                bytes: bytes.clone(),
+                binary: *binary,
+            },
+            KeyKind::MasterKey(key) => KeyKind::MasterKey(key.duplicate()),
+        };
+        Self { kind }
+    }
+
     /// The password.
     ///
     /// # Errors

@@ -160,6 +160,22 @@ impl SafeTensors {
         Ok(self.shards.info(self.place(name)?))
     }
 
+    /// What is known of the tensor at `index` in the order of the names.
+    #[must_use]
+    pub fn at(&self, index: usize) -> Option<TensorInfo<'_>> {
+        self.places.get(index).map(|place| self.shards.info(*place))
+    }
+
+    /// The index of the tensor of that name in the order of the names.
+    ///
+    /// # Errors
+    /// [`Error::Tensors`] where there is none.
+    pub fn index_of(&self, name: &str) -> Result<usize> {
+        self.places
+            .binary_search_by(|place| self.shards.info(*place).name.cmp(name))
+            .map_err(|_| self.unknown(name))
+    }
+
     /// The bytes of a tensor, in memory prepared for their size.
     ///
     /// # Errors
@@ -248,21 +264,17 @@ impl SafeTensors {
     }
 
     fn place(&self, name: &str) -> Result<Place> {
-        let found = self
-            .places
-            .binary_search_by(|place| self.shards.info(*place).name.cmp(name));
-        match found {
-            Ok(at) => Ok(self.places[at]),
-            Err(_) => {
-                let path = self.shards().first().map_or(Path::new(""), Shard::path);
-                let path = if self.shards().len() == 1 {
-                    path
-                } else {
-                    path.parent().unwrap_or(path)
-                };
-                Err(refused(path, format!("there is no tensor {}", shown(name))))
-            }
-        }
+        Ok(self.places[self.index_of(name)?])
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        let path = self.shards().first().map_or(Path::new(""), Shard::path);
+        let path = if self.shards().len() == 1 {
+            path
+        } else {
+            path.parent().unwrap_or(path)
+        };
+        refused(path, format!("there is no tensor {}", shown(name)))
     }
 
     /// Makes sure that every tensor of `index` is where it says.

@@ -248,6 +248,20 @@ impl KeySources {
         self
     }
 
+    /// The whole of what a broker or the guest's own service hands out for a `kbs:` or `cdh:` reference, of which a key is
+    /// the first line.
+    ///
+    /// # Errors
+    /// [`Error::Attest`] where it hands out none, [`Error::KeySource`] where it is not known, and [`Error::Key`] where the
+    /// reference is of another kind.
+    pub fn fetch(&self, reference: &KeyRef) -> Result<Zeroizing<Vec<u8>>> {
+        match reference {
+            KeyRef::Kbs(resource) => self.kbs(reference, resource),
+            KeyRef::Cdh(resource) => self.cdh(reference, resource),
+            _ => Err(reference.error("names no resource of a broker")),
+        }
+    }
+
     /// What the broker has under this name, once it has judged this machine.
     #[cfg(feature = "attest")]
     pub(super) fn kbs(&self, reference: &KeyRef, resource: &Resource) -> Result<Zeroizing<Vec<u8>>> {
