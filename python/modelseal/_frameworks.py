@@ -59,12 +59,7 @@ class Torch:
     def make(self, memory: Memory, dtype: str, shape: Sequence[int]) -> Any:
         import torch
 
-        kind = _torch_dtype(dtype)
-        if dtype == "F4":
-            # Two elements a byte, which torch counts as one.
-            if not shape or shape[-1] % 2:
-                raise TypeError(f"torch takes two elements of F4 together, and there are {shape}")
-            shape = [*shape[:-1], shape[-1] // 2]
+        kind, shape = _torch_dtype(dtype), _torch_shape(dtype, shape)
         if len(memory) == 0:
             return torch.empty(shape, dtype=kind)
         if memory.address[0] % kind.itemsize:
@@ -73,6 +68,12 @@ class Torch:
             tensor.copy_(torch.frombuffer(memory, dtype=torch.uint8))
             return tensor.view(kind).view(shape)
         return torch.frombuffer(memory, dtype=kind).view(shape)
+
+    def empty(self, dtype: str, shape: Sequence[int], device: Any) -> Any:
+        """A tensor to be filled, on a device."""
+        import torch
+
+        return torch.empty(_torch_shape(dtype, shape), dtype=_torch_dtype(dtype), device=device)
 
     def own(self, tensor: Any, whole: Any) -> Any:
         if tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size():
@@ -97,6 +98,15 @@ def _contiguous() -> Any:
     import torch
 
     return torch.contiguous_format
+
+
+def _torch_shape(dtype: str, shape: Sequence[int]) -> list[int]:
+    if dtype != "F4":
+        return list(shape)
+    # Two elements a byte, which torch counts as one.
+    if not shape or shape[-1] % 2:
+        raise TypeError(f"torch takes two elements of F4 together, and there are {shape}")
+    return [*shape[:-1], shape[-1] // 2]
 
 
 @cache

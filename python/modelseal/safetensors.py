@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Unpack
 
-from modelseal._frameworks import Framework, Maker, maker
+from modelseal import _staged
+from modelseal._frameworks import Framework, Maker, Torch, maker
 from modelseal._model import Model, opened
 from modelseal._options import Key, Location, Options
+from modelseal._pinned import pin
 from modelseal._slices import Slice
 
 if TYPE_CHECKING:
@@ -105,17 +107,22 @@ class Tensors:
         framework: Framework = "pt",
         device: Any = "cpu",
         *,
+        pin_memory: bool = False,
         progress: bool = False,
     ) -> dict[str, Any]:
         """All tensors, a shard at a time."""
+        made_by = maker(framework)
+        if isinstance(made_by, Torch) and str(device).startswith("cuda"):
+            return self._load_on_gpu(made_by, device, progress)
         if not _is_cpu(device):
             return dict(self.items(framework, device, progress=progress))
-        make = maker(framework).make
+        make = made_by.make
         tensors: dict[str, Any] = {}
-        bar = _Bar(sum(end - start for *_, start, end in self._places.values()), progress)
-        with bar:
+        with self._bar(progress) as bar:
             for number, places in self._by_shard():
                 parts = self._handle.read_shard(number)
+                if pin_memory:
+                    pin(parts)
                 for (name, dtype, shape, *_), part in zip(places, parts, strict=True):
                     tensors[name] = make(part, dtype, shape)
                     bar.advance(len(part))
@@ -136,9 +143,8 @@ class Tensors:
         """
         make = maker(framework).make
         stream = self._handle.stream(ahead)
-        bar = _Bar(sum(end - start for *_, start, end in self._places.values()), progress)
         try:
-            with bar:
+            with self._bar(progress) as bar:
                 for (name, dtype, shape, *_), part in zip(self._places.values(), stream, strict=True):
                     tensor = make(part, dtype, shape)
                     bar.advance(len(part))
@@ -148,6 +154,20 @@ class Tensors:
                     del tensor
         finally:
             stream.close()
+
+    def _load_on_gpu(self, made_by: Torch, device: Any, progress: bool) -> dict[str, Any]:
+        with self._bar(progress) as bar:
+            return _staged.load(
+                self._handle,
+                self._by_shard(),
+                lambda dtype, shape: made_by.empty(dtype, shape, device),
+                pinned=True,
+                chunk_len=self._model._check().chunk_len,
+                advance=bar.advance,
+            )
+
+    def _bar(self, shown: bool) -> _Bar:
+        return _Bar(sum(end - start for *_, start, end in self._places.values()), shown)
 
     def _place(self, name: str) -> _Place:
         try:
@@ -258,15 +278,16 @@ def load_file(
     key: Key | None = None,
     path: Location = "",
     framework: Framework = "pt",
+    pin_memory: bool = False,
     progress: bool = False,
     **options: Unpack[Options],
 ) -> dict[str, Any]:
     """All tensors of a sealed model, or of one file in it; see `safe_open`.
 
-    `progress` shows a bar (tqdm).
+    With `pin_memory` the memory is locked, so that a GPU copies from it by itself; `progress` shows a bar (tqdm).
     """
     with safe_open(location, framework, device, key=key, path=path, **options) as file:
-        return file._tensors.load_all(framework, device, progress=progress)
+        return file._tensors.load_all(framework, device, pin_memory=pin_memory, progress=progress)
 
 
 def load_model(

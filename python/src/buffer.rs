@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::slice;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use modelseal::Buffer;
 use pyo3::buffer::PyUntypedBuffer;
@@ -57,6 +57,8 @@ pub(crate) struct Arena {
     /// Of the buffer, which is not used itself any more.
     data: NonNull<u8>,
     len: usize,
+    /// Called before the memory goes.
+    on_release: Mutex<Vec<Py<PyAny>>>,
     _buffer: Buffer,
 }
 
@@ -71,8 +73,26 @@ impl Arena {
         Arc::new(Self {
             data: NonNull::from(&mut *buffer).cast(),
             len,
+            on_release: Mutex::new(Vec::new()),
             _buffer: buffer,
         })
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        let calls = std::mem::take(self.on_release.get_mut().unwrap_or_else(PoisonError::into_inner));
+        if calls.is_empty() {
+            return;
+        }
+        // Where the interpreter is going, so are those who would have to know.
+        Python::try_attach(|py| {
+            for call in calls {
+                if let Err(error) = call.call0(py) {
+                    error.write_unraisable(py, None);
+                }
+            }
+        });
     }
 }
 
@@ -122,6 +142,16 @@ impl Memory {
             self.arena.data.as_ptr().addr(),
             self.arena.len,
         )
+    }
+
+    /// Has `call` called before the memory goes that it is a part of.
+    fn on_release(&self, call: Py<PyAny>) {
+        let mut calls = self
+            .arena
+            .on_release
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        calls.push(call);
     }
 
     /// # Safety

@@ -146,7 +146,7 @@ pub(crate) fn warn(py: Python<'_>, texts: impl IntoIterator<Item = String>) -> P
     let warnings = py.import("warnings")?;
     for text in texts {
         let text = text.trim_start_matches("warning: ");
-            // As if it came from the line that called the package.
+        // As if it came from the line that called the package.
         warnings.call_method1("warn", (text, py.get_type::<ModelsealWarning>(), 2))?;
     }
     Ok(())

@@ -264,3 +264,70 @@ def test_what_is_no_tensor_file_is_refused(model: modelseal.Model, sealed: Path)
         load_file(model, path="none.safetensors")
     with pytest.raises(ValueError, match="framework 'tf'"):
         load_file(model, framework="tf")  # type: ignore[arg-type]
+
+
+def test_the_way_to_a_gpu_gives_the_same(model: modelseal.Model, plain: tuple[Path, dict[str, Any]]) -> None:
+    from modelseal import _staged
+    from modelseal._frameworks import Torch
+
+    _, expected = plain
+    tensors = Tensors(model)
+    for piece in (70_000, 1 << 20, 64 << 20):
+        advanced: list[int] = []
+        loaded = _staged.load(
+            tensors._handle,
+            tensors._by_shard(),
+            lambda dtype, shape: Torch().empty(dtype, shape, "cpu"),
+            pinned=False,
+            chunk_len=model._check().chunk_len,
+            advance=advanced.append,
+            piece=piece,
+        )
+        assert loaded.keys() == expected.keys()
+        assert all(same(loaded[name], expected[name]) for name in expected)
+        assert sum(advanced) == sum(tensors.info(name).nbytes for name in tensors)
+
+
+def test_pinned_memory_is_unlocked_before_it_goes(model: modelseal.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="GPU"):
+            load_file(model, pin_memory=True)
+    runtime = Runtime()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    monkeypatch.setattr(torch.cuda, "check_error", lambda status: None)
+    loaded = load_file(model, pin_memory=True)
+    assert len(runtime.locked) == 3
+    for tensor in loaded.values():
+        if tensor.numel():
+            assert any(start <= tensor.data_ptr() < start + length for start, length in runtime.locked.items())
+    _, kept = loaded.popitem()
+    loaded.clear()
+    del tensor
+    assert len(runtime.locked) == 1
+    del kept
+    assert not runtime.locked
+
+
+class Runtime:
+    """What is locked, in place of CUDA."""
+
+    def __init__(self) -> None:
+        self.locked: dict[int, int] = {}
+
+    def cudaHostRegister(self, address: int, length: int, flags: int) -> int:
+        assert length > 0 and flags == 0
+        assert is_mapped(address)
+        self.locked[address] = length
+        return 0
+
+    def cudaHostUnregister(self, address: int) -> int:
+        assert is_mapped(address)
+        del self.locked[address]
+        return 0
+
+
+def is_mapped(address: int) -> bool:
+    with open("/proc/self/maps") as maps:
+        spans = [line.split()[0].split("-") for line in maps]
+    return any(int(first, 16) <= address < int(last, 16) for first, last in spans)
