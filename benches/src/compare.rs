@@ -5,23 +5,26 @@ use std::path::PathBuf;
 use crate::error::Result;
 use crate::options::Options;
 use crate::report::Report;
-use crate::rows::{self, Context};
+use crate::rows::{self, Context, object};
 use crate::{interrupt, machine, svg};
 
 /// What `--only` calls the yardsticks.
 const MACHINE: &str = "machine";
 
+/// What it calls the sizes of parts.
+const PARTS: &str = "parts";
+
 /// Runs the comparison. Returns whether nothing went wrong; rows that miss their target are no failure of this program.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let known = |start: &String| {
         rows::names()
-            .chain([MACHINE])
+            .chain([MACHINE, PARTS])
             .any(|name| name.starts_with(start.as_str()))
     };
     if let Some(unknown) = options.only.iter().find(|start| !known(start)) {
         let names: Vec<_> = rows::names().collect();
         return Err(format!(
-            "no row starts with {unknown}; there are {} and {MACHINE}",
+            "no row starts with {unknown}; there are {}, {MACHINE} and {PARTS}",
             names.join(", ")
         )
         .into());
@@ -29,12 +32,15 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     interrupt::listen()?;
     let context = Context::new(options)?;
     let mut machine = machine::describe(&context);
-    let yardsticks = if options.wants(MACHINE) {
+    let mut yardsticks = Vec::new();
+    if options.wants(MACHINE) {
         eprintln!("measuring the machine");
-        machine::yardsticks(&context)?
-    } else {
-        Vec::new()
-    };
+        yardsticks.extend(machine::yardsticks(&context)?);
+    }
+    if options.wants(PARTS) {
+        eprintln!("measuring sizes of parts");
+        yardsticks.extend(object::parts(&context)?);
+    }
     let rows = rows::measure(&context, options)?;
     machine.push(("load after", machine::load()));
     let report = Report {

@@ -19,11 +19,13 @@ mod loaded;
 mod package;
 mod server;
 mod tree;
+mod web;
 
 pub use loaded::{Loaded, LoadedStore};
 pub(crate) use package::{PACKAGE, many_files, one_file, package_options};
 pub(crate) use server::Server;
 pub use tree::Tree;
+pub(crate) use web::{Distance, Web};
 
 /// The password of every vault made here. What they hold is worth nothing.
 pub const PASSWORD: &str = "benchmark";

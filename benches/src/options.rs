@@ -13,7 +13,8 @@ usage: cargo run --release -p benches -- compare [options]
   --dir DIR     where files on disk are made: ext4, xfs or btrfs (the first of TMPDIR and the program's own
                 directory that is one)
   --rounds N    rounds a row (9)
-  --only ROW    only the rows whose names start so, or `machine` for the yardsticks; may be repeated
+  --only ROW    only the rows whose names start so, `machine` for the yardsticks, or `parts` for reads
+                in many sizes of parts from object storage far away; may be repeated
 
 A whole run replaces RESULTS.md and results.svg beside this package's Cargo.toml.
 ";

@@ -19,7 +19,7 @@ mod broker;
 mod memfd;
 mod memory;
 mod mount;
-mod object;
+pub(crate) mod object;
 mod package;
 pub(crate) mod read;
 mod run;
@@ -122,7 +122,7 @@ const fn row(
 
 /// All rows, in the order of the table.
 #[rustfmt::skip]
-static ROWS: [Spec; 36] = [
+static ROWS: [Spec; 37] = [
     row("blocks", "decrypt 4 KiB blocks in cache, 1 thread", "AWS-LC called directly", Times(0.95), blocks::open),
     row("disk-read", "read from disk's cache, memory touched before", "parallel pread of the plain file", Times(0.9), |c| read::touched(c, c.disk()?)),
     row("disk-mount", "read from disk's cache, memory touched before", "dd from a gocryptfs mount", Times(6.0), |c| read::mount(c, c.disk()?)),
@@ -144,7 +144,8 @@ static ROWS: [Spec; 36] = [
     row("mount-cold", "dd from our mount, nothing of the plaintext cached", "dd from a gocryptfs mount", Times(3.0), mount::cold),
     row("mount-warm", "dd from our mount, all of the plaintext cached", "dd from tmpfs", Times(0.9), mount::warm),
     row("mount-small", "cp -r of 2,000 files of 8 KiB from our mount", "cp -r from a gocryptfs mount", Times(1.5), mount::small),
-    row("object-read", "read a package from an S3 server on loopback", "its stored bytes by the client alone", Times(0.85), object::read),
+    row("object-read", "read a package from an S3 server on loopback", "its stored bytes by the client alone", Times(0.85), object::from_s3),
+    row("object-memory", "read a package from a web server on loopback", "its stored bytes by the client alone", Times(0.85), object::from_memory),
     row("run-ready", "`modelseal run --via mount` until ready", "fetching the key, unlocking, and 50 ms", Times(1.0), run::ready),
     row("unlock-mount", "unlock, scrypt N = 2^16", "gocryptfs until mounted", Times(1.0), unlock::mount),
     row("unlock-openssl", "unlock, scrypt N = 2^16", "OpenSSL's scrypt alone", Times(1.0 / 1.2), unlock::openssl),

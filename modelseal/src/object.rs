@@ -2,116 +2,39 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
 use chunk_cipher::store::{Attributes, Kind, Metadata, Store, WriteStore, Xattr};
 use futures_util::stream::StreamExt;
 use gocryptfs_core::names::DIR_IV_NAME;
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::http::HttpBuilder;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
-use object_store::{
-    BackoffConfig, Certificate, ClientConfigKey, ClientOptions, CopyMode, CopyOptions, ObjectStore,
-    ObjectStoreExt, RetryConfig,
-};
+use object_store::{CopyMode, CopyOptions, ObjectStore, ObjectStoreExt};
 use tokio::sync::Semaphore;
 
 mod bounded;
+mod connect;
 mod error;
 mod file;
 mod listing;
 mod profile;
 mod runtime;
 mod upload;
+mod url;
 
-use bounded::Bounded;
+use connect::{Connected, connect};
 use error::io_error;
 pub(crate) use file::ObjectFile;
 use file::{Blocks, Shared, invalid};
 use listing::{Listing, Pin};
-use profile::Profile;
 use sam_format::LICENSES_DIR;
 pub(crate) use upload::ObjectPending;
+pub(crate) use url::ObjectUrl;
+use url::Scheme;
 
 use crate::storage::ObjectOptions;
-
-/// Longest wait for a connection, and for all of one answer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// How long what may pass is tried again.
-const RETRIES: usize = 8;
-const RETRY_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// A location in object storage.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ObjectUrl {
-    scheme: Scheme,
-    /// The bucket, or the server with its port.
-    host: String,
-    /// What comes behind it, without slashes around.
-    path: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scheme {
-    S3,
-    #[cfg(feature = "gcs")]
-    Gs,
-    #[cfg(feature = "azure")]
-    Az,
-    Http,
-    Https,
-}
-
-impl FromStr for ObjectUrl {
-    type Err = &'static str;
-
-    fn from_str(url: &str) -> Result<Self, Self::Err> {
-        let (scheme, rest) = url.split_once("://").ok_or("it is no URL")?;
-        let scheme = match scheme.to_ascii_lowercase().as_str() {
-            "s3" => Scheme::S3,
-            #[cfg(feature = "gcs")]
-            "gs" => Scheme::Gs,
-            #[cfg(feature = "azure")]
-            "az" => Scheme::Az,
-            #[cfg(not(feature = "gcs"))]
-            "gs" => return Err("this build has no Google Cloud Storage (feature `gcs`)"),
-            #[cfg(not(feature = "azure"))]
-            "az" => return Err("this build has no Azure storage (feature `azure`)"),
-            "http" => Scheme::Http,
-            "https" => Scheme::Https,
-            _ => {
-                return Err(
-                    "its scheme is not known; use s3://, https:// or http://, or write ./ before a path",
-                );
-            }
-        };
-        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-        if host.is_empty() {
-            return Err("it names no bucket or server");
-        }
-        if host.contains('@') {
-            return Err("credentials do not belong into a URL, where others see them");
-        }
-        if url.contains(['?', '#']) {
-            return Err(
-                "it names one object, not a directory of them; leave out what comes from `?` or `#` on",
-            );
-        }
-        Ok(Self {
-            scheme,
-            host: host.to_owned(),
-            path: path.trim_matches('/').to_owned(),
-        })
-    }
-}
 
 /// Objects below one location, as a tree of files.
 #[derive(Clone)]
@@ -138,7 +61,11 @@ impl ObjectStorage {
     pub(crate) fn open(url: &ObjectUrl, options: &ObjectOptions) -> io::Result<Self> {
         let handle = runtime::handle()?;
         let entered = handle.enter();
-        let (client, multipart, prefix) = connect(url, options)?;
+        let Connected {
+            client,
+            multipart,
+            prefix,
+        } = connect(url, options)?;
         drop(entered);
         let shared = Shared {
             client,
@@ -416,158 +343,6 @@ impl WriteStore for ObjectStorage {
     }
 }
 
-type Connected = (Arc<dyn ObjectStore>, Option<Arc<dyn MultipartStore>>, Key);
-
-/// A client for the location, and the keys' prefix there.
-fn connect(url: &ObjectUrl, options: &ObjectOptions) -> io::Result<Connected> {
-    let retry = RetryConfig {
-        backoff: BackoffConfig::default(),
-        max_retries: RETRIES,
-        retry_timeout: RETRY_TIMEOUT,
-    };
-    let prefix = || Key::parse(&url.path).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error));
-    match url.scheme {
-        Scheme::Http | Scheme::Https => {
-            let plain = url.scheme == Scheme::Http;
-            let scheme = if plain { "http" } else { "https" };
-            let client = HttpBuilder::new()
-                .with_url(format!("{scheme}://{}/{}", url.host, url.path))
-                .with_client_options(client_options(options.ca.as_deref(), plain)?)
-                .with_retry(retry)
-                .with_http_connector(Bounded)
-                .build()
-                .map_err(io_error)?;
-            Ok((Arc::new(client), None, Key::default()))
-        }
-        Scheme::S3 => {
-            let client = s3(url, options, retry)?;
-            Ok((client.clone(), Some(client), prefix()?))
-        }
-        #[cfg(feature = "gcs")]
-        Scheme::Gs => {
-            let client = object_store::gcp::GoogleCloudStorageBuilder::from_env()
-                .with_bucket_name(&url.host)
-                .with_client_options(client_options(options.ca.as_deref(), false)?)
-                .with_retry(retry)
-                .with_http_connector(Bounded)
-                .build()
-                .map_err(io_error)?;
-            let client = Arc::new(client);
-            Ok((client.clone(), Some(client), prefix()?))
-        }
-        #[cfg(feature = "azure")]
-        Scheme::Az => {
-            let client = object_store::azure::MicrosoftAzureBuilder::from_env()
-                .with_container_name(&url.host)
-                .with_client_options(client_options(options.ca.as_deref(), false)?)
-                .with_retry(retry)
-                .with_http_connector(Bounded)
-                .build()
-                .map_err(io_error)?;
-            let client = Arc::new(client);
-            Ok((client.clone(), Some(client), prefix()?))
-        }
-    }
-}
-
-/// A client for S3: what the options say, else the environment, else the profile.
-fn s3(
-    url: &ObjectUrl,
-    options: &ObjectOptions,
-    retry: RetryConfig,
-) -> io::Result<Arc<object_store::aws::AmazonS3>> {
-    use AmazonS3ConfigKey as Setting;
-    let mut builder = AmazonS3Builder::from_env()
-        .with_bucket_name(&url.host)
-        .with_retry(retry)
-        .with_http_connector(Bounded);
-    let profile = Profile::from_files()?;
-    let is_set = |builder: &AmazonS3Builder, key| {
-        builder
-            .get_config_value(&key)
-            .is_some_and(|value| !value.is_empty())
-    };
-    let has_credentials = [
-        Setting::AccessKeyId,
-        Setting::WebIdentityTokenFile,
-        Setting::ContainerCredentialsRelativeUri,
-        Setting::ContainerCredentialsFullUri,
-    ]
-    .into_iter()
-    .any(|key| is_set(&builder, key));
-    if !has_credentials
-        && let (Some(id), Some(secret)) = (
-            profile.get("aws_access_key_id"),
-            profile.get("aws_secret_access_key"),
-        )
-    {
-        builder = builder.with_access_key_id(id).with_secret_access_key(secret);
-        if let Some(token) = profile.get("aws_session_token") {
-            builder = builder.with_token(token);
-        }
-    }
-    if let Some(region) = &options.region {
-        builder = builder.with_region(region);
-    } else if !is_set(&builder, Setting::Region)
-        && !is_set(&builder, Setting::DefaultRegion)
-        && let Some(region) = profile.get("region")
-    {
-        builder = builder.with_region(region);
-    }
-    if let Some(hosted) = options.virtual_hosted {
-        builder = builder.with_virtual_hosted_style_request(hosted);
-    }
-    let given = |key| builder.get_config_value(&key).filter(|value| !value.is_empty());
-    let endpoint = options
-        .endpoint
-        .clone()
-        .or_else(|| given(Setting::S3Endpoint))
-        .or_else(|| given(Setting::Endpoint))
-        .or_else(|| profile.get("endpoint_url").map(str::to_owned));
-    let mut plain = given(Setting::Client(ClientConfigKey::AllowHttp)).is_some_and(|value| value == "true");
-    if let Some(endpoint) = endpoint {
-        let endpoint = endpoint.trim_end_matches('/');
-        plain |= endpoint.starts_with("http://");
-        let hosted = given(Setting::VirtualHostedStyleRequest).is_some_and(|value| value == "true");
-        // With the bucket in the host's name, the client wants it there.
-        let bucket = format!("://{}.", url.host);
-        let endpoint = if hosted && !endpoint.contains(&bucket) {
-            endpoint.replacen("://", &bucket, 1)
-        } else {
-            endpoint.to_owned()
-        };
-        builder = builder
-            .with_config(Setting::S3Endpoint, endpoint.clone())
-            .with_endpoint(endpoint);
-    }
-    let bundle = std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty());
-    let ca = options.ca.clone().or_else(|| bundle.map(PathBuf::from));
-    builder = builder.with_client_options(client_options(ca.as_deref(), plain)?);
-    Ok(Arc::new(builder.build().map_err(io_error)?))
-}
-
-fn client_options(ca: Option<&Path>, plain: bool) -> io::Result<ClientOptions> {
-    let mut client = ClientOptions::new()
-        .with_allow_http(plain)
-        .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_timeout(ANSWER_TIMEOUT)
-        .with_pool_max_idle_per_host(1024);
-    if let Some(path) = ca {
-        let failed = |what: &dyn fmt::Display| {
-            io::Error::new(io::ErrorKind::InvalidInput, format!("{}: {what}", path.display()))
-        };
-        let pem = fs::read(path).map_err(|error| failed(&error))?;
-        let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| failed(&error))?;
-        if certificates.is_empty() {
-            return Err(failed(&"there is no PEM certificate in it"));
-        }
-        for certificate in certificates {
-            client = client.with_root_certificate(certificate);
-        }
-    }
-    Ok(client)
-}
-
 /// All objects below `prefix`.
 async fn list(client: &Arc<dyn ObjectStore>, prefix: &Key) -> io::Result<Listing> {
     let whole = Some(prefix).filter(|prefix| !prefix.as_ref().is_empty());
@@ -595,33 +370,4 @@ async fn list(client: &Arc<dyn ObjectStore>, prefix: &Key) -> io::Result<Listing
 
 fn unsupported(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, what)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_name_a_directory() {
-        let url: ObjectUrl = "S3://bucket/models/one/".parse().expect("a location");
-        assert_eq!(
-            (url.scheme, url.host.as_str(), url.path.as_str()),
-            (Scheme::S3, "bucket", "models/one")
-        );
-        let url: ObjectUrl = "https://host:8443".parse().expect("a location");
-        assert_eq!(
-            (url.scheme, url.host.as_str(), url.path.as_str()),
-            (Scheme::Https, "host:8443", "")
-        );
-        for (url, what) in [
-            ("ftp://host/x", "scheme"),
-            ("s3:///x", "bucket"),
-            ("https://me:secret@host/x", "credentials"),
-            ("https://host/x?X-Amz-Signature=1", "one object"),
-        ] {
-            let error = url.parse::<ObjectUrl>().expect_err(url);
-            assert!(error.contains(what), "{url}: {error}");
-            assert!(!error.contains("secret"));
-        }
-    }
 }

@@ -236,6 +236,30 @@ fn an_interrupted_upload_is_gone_on_with() {
 }
 
 #[test]
+fn an_upload_that_stays_behind_is_told_of() {
+    let place = place();
+    let server = Server::s3();
+    let location = server.location("package");
+    let mut pack = PACK.to_vec();
+    pack[8] = &location;
+    pack.pop();
+    server.watch.fail(|method, path| {
+        let denied = path.contains("weights/big") && (method == "PUT" || method == "DELETE");
+        denied.then_some(Fault::Denied)
+    });
+    run(&server, &place, &pack).fails(
+        5,
+        &[
+            "403 Forbidden (AccessDenied)",
+            "warning: an unfinished upload of package/content/weights/big is left",
+        ],
+    );
+    pack.push("--quiet");
+    let quiet = run(&server, &place, &pack);
+    assert!(!quiet.stderr.contains("unfinished"), "{}", quiet.stderr);
+}
+
+#[test]
 fn what_may_pass_is_tried_again() {
     let place = place();
     let (server, locations) = server(&place);

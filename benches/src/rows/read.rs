@@ -117,11 +117,14 @@ pub(crate) fn dissect_package(context: &Context, sample: &Sample) -> Result<Vec<
     dissected(context, sample, &|read_mode| sample.open_package(read_mode), None)
 }
 
+/// Fills memory.
+type Fill<'a> = &'a dyn Fn(&mut [u8]) -> Result<()>;
+
 fn dissected(
     context: &Context,
     sample: &Sample,
     open: &dyn Fn(ReadMode) -> Result<Model>,
-    cached: Option<&dyn Fn(&mut [u8]) -> Result<()>>,
+    cached: Option<Fill<'_>>,
 ) -> Result<Vec<(&'static str, f64)>> {
     let (model, copying) = (open(ReadMode::Auto)?, open(ReadMode::Copy)?);
     let kept = model.file(FILE)?;

@@ -40,6 +40,8 @@ impl Console {
             let (quiet, bar) = (global.quiet, bar.clone());
             sources.on_warning(move |warning| note(quiet, &bar, &format!("warning: {warning}")))
         };
+        #[cfg(feature = "object-store")]
+        Warnings::hear(global.quiet, &bar);
         Self {
             quiet: global.quiet,
             bar,
@@ -144,6 +146,43 @@ fn note(quiet: bool, bar: &ProgressBar, text: &str) {
             let _ = writeln!(io::stderr(), "modelseal: {}", printable(text));
         });
     }
+}
+
+/// Shows the library's own warnings, which have no other way to a person.
+#[cfg(feature = "object-store")]
+struct Warnings {
+    quiet: bool,
+    bar: ProgressBar,
+}
+
+#[cfg(feature = "object-store")]
+impl Warnings {
+    fn hear(quiet: bool, bar: &ProgressBar) {
+        let warnings = Self {
+            quiet,
+            bar: bar.clone(),
+        };
+        // A program that carries the command may have a log of its own, which gets them then.
+        if log::set_boxed_logger(Box::new(warnings)).is_ok() {
+            log::set_max_level(log::LevelFilter::Warn);
+        }
+    }
+}
+
+#[cfg(feature = "object-store")]
+impl log::Log for Warnings {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        // What other crates say may hold anything.
+        metadata.level() <= log::Level::Warn && metadata.target().starts_with("modelseal")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            note(self.quiet, &self.bar, &format!("warning: {}", record.args()));
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 impl chunk_cipher::Progress for Console {

@@ -62,17 +62,30 @@ fn said(text: &str) -> String {
             None => format!("the server answers {status}"),
         };
     }
-    let words = text.split(' ');
-    let is_time = |word: &str| {
-        word.starts_with(|c: char| c.is_ascii_digit()) && word.trim_end_matches([',', ':']).ends_with('s')
-    };
-    let kept: Vec<_> = words.filter(|word| !is_time(word)).collect();
-    kept.join(" ")
+    without_times(text)
         .chars()
         .take(LONGEST)
         .collect::<String>()
         .trim_end_matches([':', ' '])
         .to_owned()
+}
+
+/// The client's text without how long it took and how it tries, which it puts between ` in ` and ` - `; only how often it
+/// has tried.
+fn without_times(text: &str) -> String {
+    let Some((what, rest)) = text.split_once(" in ") else {
+        return text.to_owned();
+    };
+    let Some((how, why)) = rest.split_once(" - ").or_else(|| rest.split_once(": ")) else {
+        return text.to_owned();
+    };
+    let retries = how
+        .split_once("after ")
+        .and_then(|(_, count)| count.split(' ').next()?.parse::<u32>().ok());
+    match retries {
+        Some(retries) => format!("{what}, tried {} times: {why}", retries.saturating_add(1)),
+        None => format!("{what}: {why}"),
+    }
 }
 
 #[cfg(test)]
@@ -92,9 +105,17 @@ mod tests {
             "the server answers 404 Not Found"
         );
         assert_eq!(
-            said("connecting in 12.5ms, after 3 retries: "),
-            "connecting in after 3 retries"
+            said(
+                "Error performing GET http://h/b in 9.5s, after 8 retries, max_retries: 8, retry_timeout: 120s  - HTTP error: \
+                 error sending request"
+            ),
+            "Error performing GET http://h/b, tried 9 times: HTTP error: error sending request"
         );
+        assert_eq!(
+            said("Error performing GET http://h/b in 1.2ms - no"),
+            "Error performing GET http://h/b: no"
+        );
+        assert_eq!(said("nothing in the bucket"), "nothing in the bucket");
         assert!(said(&"x".repeat(10_000)).len() <= 500);
     }
 
@@ -127,12 +148,12 @@ mod tests {
     fn errors_say_what_the_system_said_and_nothing_else_of_their_causes() {
         let refused = || io::Error::from_raw_os_error(111);
         let text = told(around(
-            "no answer in 1.2s",
+            "no answer in 1.2s - closed",
             around("tcp connect error", refused()),
         ));
         assert_eq!(
             text,
-            "Generic S3 error: no answer in: Connection refused (os error 111)"
+            "Generic S3 error: no answer: closed: Connection refused (os error 111)"
         );
         // A cause within the system's error, or of another kind, may be made of what a server sent.
         let text = told(around(

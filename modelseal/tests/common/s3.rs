@@ -37,6 +37,8 @@ pub(crate) const SECRET_KEY: &str = "secret-access-key-of-the-tests";
 pub(crate) enum Fault {
     /// 503 with `SlowDown`, as S3 throttles.
     Throttled,
+    /// 403 with `AccessDenied`.
+    Denied,
     /// The connection breaks after so many bytes of the body.
     Reset(usize),
     /// The body ends after so many bytes, without an error.
@@ -113,6 +115,10 @@ impl Server {
                     if fault == Some(Fault::Throttled) {
                         let body = "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code></Error>";
                         return status(StatusCode::SERVICE_UNAVAILABLE, body);
+                    }
+                    if fault == Some(Fault::Denied) {
+                        let body = "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>";
+                        return status(StatusCode::FORBIDDEN, body);
                     }
                     let response = service.call(request.map(s3s::Body::from)).await.unwrap();
                     faulty(response, fault, watch)
