@@ -54,8 +54,8 @@ pub trait ReadAt: Send + Sync + fmt::Debug {
 
 /// Stored bytes that are far away: many requests must be under way at once, and their answers arrive bit by bit.
 pub trait Remote: Sync {
-    /// Bytes that one request is best made for.
-    fn part_len(&self) -> u64;
+    /// Bytes that one request is best made for, where `len` bytes are read.
+    fn part_len(&self, len: u64) -> u64;
 
     /// Reads `parts`, as many at once as is best, and calls `sink` with the index of a part and the bytes that come
     /// next in it: one call at a time for each part, from any thread.

@@ -74,7 +74,7 @@ impl ReadAt for Far {
 }
 
 impl Remote for Far {
-    fn part_len(&self) -> u64 {
+    fn part_len(&self, _: u64) -> u64 {
         self.part_len
     }
 

@@ -83,6 +83,8 @@ impl ObjectStorage {
                 log::debug!("the server gives no listing: {error}");
                 Tree::Asked(Listing::default())
             }
+            // Some of those that do not, know of nothing where they are asked for one.
+            (Ok(listing), Scheme::Http | Scheme::Https) if listing.is_empty() => Tree::Asked(listing),
             (listed, _) => Tree::Listed(listed?),
         };
         let storage = Self {

@@ -27,9 +27,10 @@ pub struct ObjectOptions {
     pub virtual_hosted: Option<bool>,
     /// PEM file of authorities that are trusted besides the system's.
     pub ca: Option<PathBuf>,
-    /// Bytes that one request of a large read is for: 8 MiB unless set.
+    /// Bytes that one request of a large read is for at most: 8 MiB unless set. Less where that gives each connection
+    /// something to do, but no less than 1 MiB.
     pub part_len: u64,
-    /// Requests of a large read that are under way at once: 16 unless set.
+    /// Requests of a large read that are under way at once: 64 unless set.
     pub connections: usize,
 }
 
@@ -41,7 +42,7 @@ impl Default for ObjectOptions {
             virtual_hosted: None,
             ca: None,
             part_len: 8 << 20,
-            connections: 16,
+            connections: 64,
         }
     }
 }

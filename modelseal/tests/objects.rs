@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use hyper::{Method, StatusCode};
 use modelseal::{Key, KeyRef, Model, ObjectOptions, OpenOptions};
 
 mod common {
@@ -126,8 +127,17 @@ fn models_are_read_from_a_web_server_without_a_listing() {
     upload(&server, &place.path("vault"), "vault");
     upload(&server, &place.path(ID), ID);
     let package = server.web_location(ID);
-    run(&server, &place, &["decrypt", &package, "opened"]).ends(0);
-    assert_eq!(content(&place.path("opened")), content(&place.path("source")));
+    for (answer, opened) in [
+        (StatusCode::METHOD_NOT_ALLOWED, "opened"),
+        (StatusCode::NOT_FOUND, "again"),
+    ] {
+        server.watch.fail(move |method, _| {
+            let asked = *method != Method::GET && *method != Method::HEAD;
+            asked.then_some(Fault::Denied(answer))
+        });
+        run(&server, &place, &["decrypt", &package, opened]).ends(0);
+        assert_eq!(content(&place.path(opened)), content(&place.path("source")));
+    }
     let vault = server.web_location("vault");
     let cat = run(&server, &place, &["cat", &vault, "weights/big"]).ends(0);
     assert_eq!(cat.stdout, bytes(7, BIG));
@@ -245,7 +255,7 @@ fn an_upload_that_stays_behind_is_told_of() {
     pack.pop();
     server.watch.fail(|method, path| {
         let denied = path.contains("weights/big") && (method == "PUT" || method == "DELETE");
-        denied.then_some(Fault::Denied)
+        denied.then_some(Fault::Denied(StatusCode::FORBIDDEN))
     });
     run(&server, &place, &pack).fails(
         5,

@@ -351,9 +351,10 @@ impl ReadAt for DigestedSource<'_> {
 
 impl Remote for DigestedSource<'_> {
     /// Whole segments, which are digested each in order.
-    fn part_len(&self) -> u64 {
-        let len = self.source.remote().map_or(SEGMENT_LEN, Remote::part_len);
-        len.max(1).next_multiple_of(SEGMENT_LEN)
+    fn part_len(&self, len: u64) -> u64 {
+        let remote = self.source.remote();
+        let part = remote.map_or(SEGMENT_LEN, |remote| remote.part_len(len));
+        part.max(1).next_multiple_of(SEGMENT_LEN)
     }
 
     fn fetch(&self, parts: &[Range<u64>], sink: &Sink<'_>) -> io::Result<()> {

@@ -38,7 +38,8 @@ pub(super) fn read_into(
 fn read_span(file: Sealed<'_>, remote: &dyn Remote, range: Range<u64>, out: &mut [u8]) -> Result<()> {
     let layout = file.layout;
     let tags = Tags::read(file, &layout.chunks(&range))?;
-    let step = (remote.part_len() / layout.stored_chunk_len())
+    let len = range.end - range.start;
+    let step = (remote.part_len(len) / layout.stored_chunk_len())
         .max(1)
         .saturating_mul(layout.chunk_len());
     let mut parts = Vec::new();

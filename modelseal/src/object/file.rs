@@ -29,6 +29,9 @@ const KEPT: usize = 64;
 /// Blocks that are fetched in advance where an object is read from front to back.
 const AHEAD: u64 = 8;
 
+/// The least that a request of a large read is for, so that its delay is worth it.
+const MIN_PART: u64 = 1 << 20;
+
 /// Times that a transfer is gone on with after it broke off, on top of the retries of each request.
 const RESUMES: u32 = 4;
 
@@ -270,8 +273,10 @@ impl ReadAt for ObjectFile {
 }
 
 impl Remote for ObjectFile {
-    fn part_len(&self) -> u64 {
-        self.shared.part_len
+    fn part_len(&self, len: u64) -> u64 {
+        // All connections get something to do, but no more requests are made for that than are worth their delay.
+        let share = len / self.shared.connections as u64;
+        self.shared.part_len.min(share.max(MIN_PART))
     }
 
     fn fetch(&self, parts: &[Range<u64>], sink: &Sink<'_>) -> io::Result<()> {

@@ -99,6 +99,11 @@ impl Listing {
     }
 
     /// Takes an object.
+    /// Whether nothing lies there.
+    pub(super) fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
     pub(super) fn insert(&mut self, path: String, pin: Pin) {
         self.objects.insert(path, pin);
     }

@@ -37,8 +37,8 @@ pub(crate) const SECRET_KEY: &str = "secret-access-key-of-the-tests";
 pub(crate) enum Fault {
     /// 503 with `SlowDown`, as S3 throttles.
     Throttled,
-    /// 403 with `AccessDenied`.
-    Denied,
+    /// This status, and `AccessDenied`.
+    Denied(StatusCode),
     /// The connection breaks after so many bytes of the body.
     Reset(usize),
     /// The body ends after so many bytes, without an error.
@@ -116,9 +116,9 @@ impl Server {
                         let body = "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code></Error>";
                         return status(StatusCode::SERVICE_UNAVAILABLE, body);
                     }
-                    if fault == Some(Fault::Denied) {
+                    if let Some(Fault::Denied(code)) = fault {
                         let body = "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>";
-                        return status(StatusCode::FORBIDDEN, body);
+                        return status(code, body);
                     }
                     let response = service.call(request.map(s3s::Body::from)).await.unwrap();
                     faulty(response, fault, watch)
@@ -138,6 +138,9 @@ impl Server {
                     let fault = watch.meet(&request);
                     if fault == Some(Fault::Throttled) {
                         return status(StatusCode::SERVICE_UNAVAILABLE, "");
+                    }
+                    if let Some(Fault::Denied(code)) = fault {
+                        return status(code, "");
                     }
                     faulty(serve(&root, &request), fault, watch)
                 })

@@ -43,7 +43,7 @@ pub(crate) struct Objects {
         long,
         global = true,
         value_name = "N",
-        default_value_t = 16,
+        default_value_t = 64,
         env = "MODELSEAL_CONNECTIONS",
         value_parser = clap::value_parser!(u16).range(1..=1024)
     )]
