@@ -16,6 +16,7 @@ use self::Target::{MibPerThread, Times};
 
 mod blocks;
 mod broker;
+mod ffi;
 mod memfd;
 mod memory;
 mod mount;
@@ -122,7 +123,7 @@ const fn row(
 
 /// All rows, in the order of the table.
 #[rustfmt::skip]
-static ROWS: [Spec; 37] = [
+static ROWS: [Spec; 40] = [
     row("blocks", "decrypt 4 KiB blocks in cache, 1 thread", "AWS-LC called directly", Times(0.95), blocks::open),
     row("disk-read", "read from disk's cache, memory touched before", "parallel pread of the plain file", Times(0.9), |c| read::touched(c, c.disk()?)),
     row("disk-mount", "read from disk's cache, memory touched before", "dd from a gocryptfs mount", Times(6.0), |c| read::mount(c, c.disk()?)),
@@ -144,6 +145,9 @@ static ROWS: [Spec; 37] = [
     row("mount-cold", "dd from our mount, nothing of the plaintext cached", "dd from a gocryptfs mount", Times(3.0), mount::cold),
     row("mount-warm", "dd from our mount, all of the plaintext cached", "dd from tmpfs", Times(0.9), mount::warm),
     row("mount-small", "cp -r of 2,000 files of 8 KiB from our mount", "cp -r from a gocryptfs mount", Times(1.5), mount::small),
+    row("ffi-read", "modelseal_file_read, memory touched before", "the Rust call", Times(0.98), |c| ffi::read(c, c.disk()?)),
+    row("ffi-stream-large", "fread of 64 MiB at a time from modelseal_fopen", "one Rust call for all of it", Times(0.9), |c| ffi::stream(c, c.disk()?, 64 << 20)),
+    row("ffi-stream-small", "fread of 64 KiB at a time from modelseal_fopen", "one Rust call for all of it", Times(0.5), |c| ffi::stream(c, c.disk()?, 64 << 10)),
     row("object-read", "read a package from an S3 server on loopback", "its stored bytes by the client alone", Times(0.85), object::from_s3),
     row("object-memory", "read a package from a web server on loopback", "its stored bytes by the client alone", Times(0.85), object::from_memory),
     row("run-ready", "`modelseal run --via mount` until ready", "fetching the key, unlocking, and 50 ms", Times(1.0), run::ready),
