@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 FUZZ_SECONDS ?= 600
-# Where `make install-ffi` installs, under DESTDIR.
+# Where `make install` installs, under DESTDIR.
 PREFIX ?= /usr/local
 # Tests of chunk-cipher that reach its unsafe code, as filters of the test harness.
 VALGRIND_TESTS ?= aead store engine buffer pool
@@ -22,7 +22,7 @@ help:
 	@echo 'make test    set up and check everything ($(TEST))'
 	@echo 'make build   the modelseal command, optimised, in target/release'
 	@echo 'make wheel   the Python package, optimised, in target/wheels'
-	@echo 'make install-ffi PREFIX=$(PREFIX)   the C library, its headers and modelseal.pc'
+	@echo 'make install PREFIX=$(PREFIX)   the command, and the C library with its headers; make install-ffi the library alone'
 	@echo 'make bench   compare speeds on this machine; make bench-python those of the Python package'
 	@echo 'make fuzz    run every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 	@echo 'make setup doc fmt clean'
@@ -31,10 +31,13 @@ help:
 build:
 	$(CARGO) build --release --locked -p modelseal
 
-.PHONY: install-ffi
+.PHONY: install install-ffi
+install: build install-ffi
+	install -D "$${CARGO_TARGET_DIR:-target}/release/modelseal" "$(DESTDIR)$(PREFIX)/bin/modelseal"
+
 install-ffi:
 	$(CARGO) build --release --locked -p modelseal-ffi
-	scripts/install-ffi.sh "$${CARGO_TARGET_DIR:-target}/release" $(PREFIX)
+	DESTDIR="$(DESTDIR)" scripts/install-ffi.sh "$${CARGO_TARGET_DIR:-target}/release" "$(PREFIX)"
 
 demo:
 	scripts/demo.sh
