@@ -9,8 +9,8 @@ VALGRIND_TESTS ?= aead store engine buffer pool
 
 # Without AWS-LC these three are Rust alone.
 PORTABLE := -p chunk-cipher -p gocryptfs-core -p sam-format --no-default-features
-FUZZ := attest-client/fuzz/Cargo.toml chunk-cipher/fuzz/Cargo.toml gocryptfs-core/fuzz/Cargo.toml \
-	modelseal/fuzz/Cargo.toml sam-format/fuzz/Cargo.toml
+FUZZ := attest-client/fuzz/Cargo.toml chunk-cipher/fuzz/Cargo.toml ffi/fuzz/Cargo.toml \
+	gocryptfs-core/fuzz/Cargo.toml modelseal/fuzz/Cargo.toml sam-format/fuzz/Cargo.toml
 # All that is linted and tested, with the broker for development. The same in .ci/memcheck, so that nothing is built twice.
 ALL := --workspace --features modelseal/dev-kbs
 

@@ -21,7 +21,7 @@ use crate::measure::{Unit, compare, seconds};
 
 /// `modelseal_file_read` of all of it.
 pub(super) fn read(context: &Context, sample: &Sample) -> Result<Measured> {
-    against_rust(context, sample, |file, out| file.read(out))
+    against_rust(context, sample, Opened::read)
 }
 
 /// `fread` of all of it, `piece` bytes at a time.
@@ -79,11 +79,30 @@ impl Opened {
         // SAFETY: pointers and lengths of what lives here; places of this function's own.
         unsafe {
             let (password, len) = (PASSWORD.as_ptr(), PASSWORD.len());
-            expect_ok(modelseal_key_from_bytes(password, len, MODELSEAL_PASSWORD, &raw mut opened.key, none))?;
+            expect_ok(modelseal_key_from_bytes(
+                password,
+                len,
+                MODELSEAL_PASSWORD,
+                &raw mut opened.key,
+                none,
+            ))?;
             let (path, len) = (location.as_ptr().cast(), location.len());
-            expect_ok(modelseal_open(ptr::null(), path, len, opened.key, &raw mut opened.model, none))?;
+            expect_ok(modelseal_open(
+                ptr::null(),
+                path,
+                len,
+                opened.key,
+                &raw mut opened.model,
+                none,
+            ))?;
             let (path, len) = (FILE.as_ptr().cast(), FILE.len());
-            expect_ok(modelseal_file_open(opened.model, path, len, &raw mut opened.file, none))?;
+            expect_ok(modelseal_file_open(
+                opened.model,
+                path,
+                len,
+                &raw mut opened.file,
+                none,
+            ))?;
         }
         Ok(opened)
     }
