@@ -344,11 +344,13 @@
 /** Text: a PEM file of authorities that object storage may have, besides those that the system trusts. */
 #define MODELSEAL_SET_STORAGE_CA 43
 
-/** Number: bytes that one request of a large read is for, from 1 MiB to 1 GiB; 8 MiB unless set. */
+/**
+ * Number: bytes that one request of a large read is for at most, from 1 MiB to 1 GiB; 8 MiB unless set.
+ */
 #define MODELSEAL_SET_PART_LEN 44
 
 /**
- * Number: requests of a large read that are under way at once, from 1 to 1024; 16 unless set. At most this many parts are
+ * Number: requests of a large read that are under way at once, from 1 to 1024; 64 unless set. At most this many parts are
  * in memory besides the caller's.
  */
 #define MODELSEAL_SET_CONNECTIONS 45
