@@ -27,7 +27,7 @@ mod writer;
 #[cfg(feature = "attest")]
 pub use attest_client as attest;
 pub use chunk_cipher::{Buffer, Engine, Pool, Scan, store};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Result, with_causes};
 pub use file::SealedFile;
 pub use gocryptfs_core as gocryptfs;
 pub use key::{EvidenceKind, Key, KeyRef, KeySources};

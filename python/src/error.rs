@@ -1,10 +1,9 @@
 //! Exceptions.
 
-use std::error::Error as StdError;
 use std::ffi::OsString;
 use std::io;
 
-use modelseal::{Error, ErrorKind};
+use modelseal::{Error, ErrorKind, with_causes};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyOSError, PyUserWarning, PyValueError};
 use pyo3::prelude::*;
@@ -128,17 +127,6 @@ fn errno(error: &io::Error) -> Errno {
         io::ErrorKind::OutOfMemory => Errno::NOMEM,
         _ => Errno::IO,
     }
-}
-
-/// An error with all its causes, on one line.
-pub(crate) fn with_causes(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Warns as `warnings.warn` does. An exception where warnings are errors.

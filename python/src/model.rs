@@ -10,13 +10,13 @@ use std::time::UNIX_EPOCH;
 use modelseal::command::{Settings, info_json, license_json};
 use modelseal::safetensors::SafeTensors;
 use modelseal::store::Kind;
-use modelseal::{Error, Found};
+use modelseal::{Error, Found, with_causes};
 use pyo3::exceptions::{PyIsADirectoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::buffer::with_bytes;
-use crate::error::{raise, warn, with_causes};
+use crate::error::{raise, warn};
 use crate::key::GivenKey;
 use crate::tensors::Tensors;
 use crate::wait::{abandonable, fill, metered};

@@ -14,6 +14,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::command::args::{Global, Trust};
 use crate::command::exit::Failure;
 
+pub(crate) use crate::error::with_causes;
+
 /// Time between two refreshes of the progress bar.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -250,15 +252,4 @@ pub(crate) fn name(name: &[u8]) -> Vec<u8> {
     } else {
         name.to_vec()
     }
-}
-
-/// An error with all its causes, on one line.
-pub(crate) fn with_causes(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }
