@@ -1,7 +1,7 @@
 """Compares loading sealed tensors with loading plain ones, and with what others encrypt with.
 
-Each load is in a process of its own, as when a server starts; those of a row take turns, and before each, memory of the size
-that it takes is touched and given back, as a host may have taken it. The ratio is that of the medians.
+Each load is in a process of its own, as when a server starts; the loaders take turns, and before it loads each touches memory and
+gives it back, as a host may have taken it. The ratio is that of the medians.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main() -> None:
         prepare(place, options.mib)
         with mount(place) as is_mounted:
             loaders = [name for name in NAMES if name != "mounted" or is_mounted]
-            runs = measure(place, loaders, options.rounds, options.mib)
+            runs = measure(place, loaders, options.rounds)
             rows = evaluate(runs)
         rows += slices(place)
     report = table(rows, runs, options)
@@ -129,30 +129,17 @@ def mount(place: Path) -> Iterator[bool]:
         subprocess.run(["fusermount3", "-u", str(place / "mounted")], check=True)
 
 
-def measure(place: Path, loaders: list[str], rounds: int, mib: int) -> dict[str, list[dict[str, Any]]]:
+def measure(place: Path, loaders: list[str], rounds: int) -> dict[str, list[dict[str, Any]]]:
     """What each run of each loader took."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in loaders}
     for number in range(rounds + 1):
         for name in loaders:
-            subprocess.run([sys.executable, "-c", TOUCH, str(2 * mib)], check=True)
             command = [sys.executable, str(HERE / "contenders.py"), name, str(place), "4"]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             # The first one fills the page cache.
             if number:
                 runs[name].append(json.loads(done.stdout))
     return runs
-
-
-# Touches memory, in huge pages and in small ones.
-TOUCH = """
-import mmap, sys
-for huge in (True, False):
-    memory = mmap.mmap(-1, int(sys.argv[1]) << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
-    for offset in range(0, len(memory), mmap.PAGESIZE):
-        memory[offset] = 1
-    memory.close()
-"""
 
 
 def evaluate(runs: dict[str, list[dict[str, Any]]]) -> list[Row]:

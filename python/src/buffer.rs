@@ -5,17 +5,15 @@ use std::ffi::c_int;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::slice;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Weak};
 
 use modelseal::Buffer;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use rustix::mm::{Advice, madvise};
 
-/// Bytes a page, at least: what is not a multiple of the system's is refused by it.
-const PAGE: usize = 4096;
+use crate::arena::Arena;
 
 /// Calls `work` with the bytes of `object`, which can be written to and lie one behind the other.
 ///
@@ -52,50 +50,6 @@ pub(crate) fn read_bytes<R>(object: &Bound<'_, PyAny>, work: impl FnOnce(&[u8]) 
     Ok(work(unsafe { slice::from_raw_parts(data.as_ptr(), len) }))
 }
 
-/// Memory that several objects of Python may each have a part of.
-pub(crate) struct Arena {
-    /// Of the buffer, which is not used itself any more.
-    data: NonNull<u8>,
-    len: usize,
-    /// Called before the memory goes.
-    on_release: Mutex<Vec<Py<PyAny>>>,
-    _buffer: Buffer,
-}
-
-// SAFETY: the memory is the buffer's, which may be sent; what Python does with it is by Python's own rules.
-unsafe impl Send for Arena {}
-// SAFETY: nothing here reads or writes it.
-unsafe impl Sync for Arena {}
-
-impl Arena {
-    pub(crate) fn new(mut buffer: Buffer) -> Arc<Self> {
-        let len = buffer.len();
-        Arc::new(Self {
-            data: NonNull::from(&mut *buffer).cast(),
-            len,
-            on_release: Mutex::new(Vec::new()),
-            _buffer: buffer,
-        })
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        let calls = std::mem::take(self.on_release.get_mut().unwrap_or_else(PoisonError::into_inner));
-        if calls.is_empty() {
-            return;
-        }
-        // Where the interpreter is going, so are those who would have to know.
-        Python::try_attach(|py| {
-            for call in calls {
-                if let Err(error) = call.call0(py) {
-                    error.write_unraisable(py, None);
-                }
-            }
-        });
-    }
-}
-
 /// A part of decrypted memory, by the buffer protocol. It can be written to, and belongs to whoever has it.
 #[pyclass(frozen, module = "modelseal._modelseal")]
 pub(crate) struct Memory {
@@ -107,7 +61,7 @@ impl Memory {
     /// `range` must lie within the arena, and within no other's.
     pub(crate) fn new(arena: &Arc<Arena>, range: Range<usize>) -> Self {
         assert!(
-            range.start <= range.end && range.end <= arena.len,
+            range.start <= range.end && range.end <= arena.len(),
             "within the arena"
         );
         Self {
@@ -119,12 +73,12 @@ impl Memory {
     /// All of a buffer.
     pub(crate) fn whole(buffer: Buffer) -> Self {
         let range = 0..buffer.len();
-        Self::new(&Arena::new(buffer), range)
+        Self::new(&Arena::new(buffer, Weak::new()), range)
     }
 
     fn data(&self) -> NonNull<u8> {
         // SAFETY: within the arena.
-        unsafe { self.arena.data.add(self.range.start) }
+        unsafe { self.arena.data().add(self.range.start) }
     }
 }
 
@@ -139,19 +93,14 @@ impl Memory {
     fn address(&self) -> (usize, usize, usize) {
         (
             self.data().as_ptr().addr(),
-            self.arena.data.as_ptr().addr(),
-            self.arena.len,
+            self.arena.data().as_ptr().addr(),
+            self.arena.len(),
         )
     }
 
     /// Has `call` called before the memory goes that it is a part of.
     fn on_release(&self, call: Py<PyAny>) {
-        let mut calls = self
-            .arena
-            .on_release
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        calls.push(call);
+        self.arena.on_release(call);
     }
 
     /// # Safety
@@ -174,17 +123,9 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         // With the last part all of it goes.
-        if Arc::strong_count(&self.arena) == 1 {
-            return;
-        }
-        let address = self.data().as_ptr().addr();
-        let first = address.next_multiple_of(PAGE);
-        let end = (address + self.range.len()) / PAGE * PAGE;
-        if first < end {
-            let at = self.data().as_ptr().wrapping_add(first - address);
-            // Advice only: without it the memory goes with the last part.
-            // SAFETY: whole pages within this part, which nobody can refer to any more.
-            let _ = unsafe { madvise(at.cast(), end - first, Advice::LinuxDontNeed) };
+        if Arc::strong_count(&self.arena) > 1 {
+            // SAFETY: it is this part alone, which nobody can refer to any more.
+            unsafe { self.arena.give_back(self.data(), self.range.len()) };
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Every call that reads, decrypts or reaches out lets go of the interpreter while it works; the classes are frozen and can
 //! be shared by any number of threads, with or without a global interpreter lock.
 
+mod arena;
 mod attest;
 mod buffer;
 #[cfg(feature = "dev-kbs")]

@@ -13,8 +13,10 @@ use modelseal::store::Kind;
 use modelseal::{Error, Found, with_causes};
 use pyo3::exceptions::{PyIsADirectoryError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::PyBytes;
 
+use crate::arena::Kept;
 use crate::buffer::with_bytes;
 use crate::error::{raise, warn};
 use crate::key::GivenKey;
@@ -24,20 +26,22 @@ use crate::wait::{abandonable, fill, metered};
 /// Options of the command by their names, each with its value.
 pub(crate) type Options = Vec<(String, OsString)>;
 
-/// What was decrypted of a model, in bytes: whole chunks, as none is decrypted in part.
+/// What all that is made of a model shares.
 #[derive(Debug)]
-pub(crate) struct Decrypted {
-    bytes: AtomicU64,
+pub(crate) struct Shared {
+    /// What was decrypted, in bytes: whole chunks, as none is decrypted in part.
+    decrypted: AtomicU64,
     pub(crate) chunk_len: u64,
+    pub(crate) kept: Arc<Kept>,
 }
 
-impl Decrypted {
+impl Shared {
     /// Counts the chunks that these bytes lie in.
     pub(crate) fn count(&self, offset: u64, len: usize) {
         if len > 0 {
             let chunk = self.chunk_len.max(1);
             let end = (offset + len as u64).next_multiple_of(chunk);
-            self.bytes
+            self.decrypted
                 .fetch_add(end - offset / chunk * chunk, Ordering::Relaxed);
         }
     }
@@ -47,7 +51,9 @@ impl Decrypted {
 #[pyclass(frozen, module = "modelseal._modelseal")]
 pub(crate) struct Model {
     model: Arc<modelseal::Model>,
-    decrypted: Arc<Decrypted>,
+    shared: Arc<Shared>,
+    /// Those that were asked for last: their files stay open and mapped.
+    tensors: Mutex<Option<(PathBuf, Py<Tensors>)>>,
 }
 
 /// Unlocks a sealed model. The key is a reference, bytes, or what returns one of both.
@@ -69,13 +75,15 @@ pub(crate) fn open(
     let model = model.map_err(raise)?;
     let trust = settings.warning(&model).map(str::to_owned);
     warn(py, taken(&warnings).into_iter().chain(trust))?;
-    let decrypted = Decrypted {
-        bytes: AtomicU64::new(0),
+    let shared = Shared {
+        decrypted: AtomicU64::new(0),
         chunk_len: model.chunk_len(),
+        kept: Arc::default(),
     };
     Ok(Model {
         model: Arc::new(model),
-        decrypted: Arc::new(decrypted),
+        shared: Arc::new(shared),
+        tensors: Mutex::new(None),
     })
 }
 
@@ -177,13 +185,13 @@ impl Model {
     /// Bytes of plaintext that are decrypted together.
     #[getter]
     fn chunk_len(&self) -> u64 {
-        self.decrypted.chunk_len
+        self.shared.chunk_len
     }
 
     /// Bytes decrypted up to now: whole chunks.
     #[getter]
     fn decrypted_bytes(&self) -> u64 {
-        self.decrypted.bytes.load(Ordering::Relaxed)
+        self.shared.decrypted.load(Ordering::Relaxed)
     }
 
     /// The license that it was opened with, as JSON, where it is a package.
@@ -237,7 +245,7 @@ impl Model {
         match file.map_err(raise)? {
             Some(file) => Ok(File {
                 file,
-                decrypted: Arc::clone(&self.decrypted),
+                shared: Arc::clone(&self.shared),
             }),
             None => Err(PyIsADirectoryError::new_err((
                 rustix::io::Errno::ISDIR.raw_os_error(),
@@ -248,11 +256,21 @@ impl Model {
     }
 
     /// The tensors of a shard, an index or a directory.
-    fn tensors(&self, py: Python<'_>, path: PathBuf) -> PyResult<Tensors> {
-        let tensors = py
-            .detach(|| SafeTensors::open(&self.model, &path))
-            .map_err(raise)?;
-        Ok(Tensors::new(tensors, Arc::clone(&self.decrypted)))
+    fn tensors(&self, py: Python<'_>, path: PathBuf) -> PyResult<Py<Tensors>> {
+        let lock = || {
+            self.tensors
+                .lock_py_attached(py)
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some((_, last)) = lock().as_ref().filter(|(last, _)| *last == path) {
+            return Ok(last.clone_ref(py));
+        }
+        let opened = py.detach(|| SafeTensors::open(&self.model, &path));
+        let tensors = Tensors::new(opened.map_err(raise)?, Arc::clone(&self.shared));
+        let tensors = Py::new(py, tensors)?;
+        let before = lock().replace((path, tensors.clone_ref(py)));
+        drop(before);
+        Ok(tensors)
     }
 
     /// Reads all below the directory at `path`. Returns counts by name, and what is damaged: its path, and what is wrong.
@@ -346,7 +364,7 @@ impl Entry {
 #[pyclass(frozen, module = "modelseal._modelseal")]
 pub(crate) struct File {
     file: modelseal::SealedFile,
-    decrypted: Arc<Decrypted>,
+    shared: Arc<Shared>,
 }
 
 #[pymethods]
@@ -375,7 +393,7 @@ impl File {
     /// The whole plaintext in a sealed memory file. Whoever gets the descriptor must close it.
     fn memfd(&self, py: Python<'_>) -> PyResult<i32> {
         let memory = py.detach(|| self.file.memfd()).map_err(raise)?;
-        self.decrypted
+        self.shared
             .count(0, usize::try_from(memory.len()).unwrap_or(usize::MAX));
         Ok(OwnedFd::from(memory).into_raw_fd())
     }
@@ -390,9 +408,9 @@ impl File {
         if out.is_empty() && !self.file.is_empty() {
             return Ok(());
         }
-        self.decrypted.count(offset, out.len());
+        self.shared.count(offset, out.len());
         let offset = offset.min(self.file.len());
-        fill(py, offset, self.decrypted.chunk_len, out, |offset, piece| {
+        fill(py, offset, self.shared.chunk_len, out, |offset, piece| {
             self.file.read_into(offset, piece).map_err(raise)
         })
     }

@@ -9,9 +9,10 @@ use modelseal::safetensors::{Buffers, SafeTensors};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::buffer::{Arena, Memory, with_bytes};
+use crate::arena::Arena;
+use crate::buffer::{Memory, with_bytes};
 use crate::error::raise;
-use crate::model::{Decrypted, text};
+use crate::model::{Shared, text};
 use crate::wait::fill;
 
 /// A tensor: its name, dtype as safetensors has it, shape, the number of its shard, and where its bytes lie in that.
@@ -21,17 +22,17 @@ type Described = (String, String, Vec<usize>, usize, u64, u64);
 #[pyclass(frozen, module = "modelseal._modelseal")]
 pub(crate) struct Tensors {
     tensors: SafeTensors,
-    decrypted: Arc<Decrypted>,
+    shared: Arc<Shared>,
 }
 
 impl Tensors {
-    pub(crate) const fn new(tensors: SafeTensors, decrypted: Arc<Decrypted>) -> Self {
-        Self { tensors, decrypted }
+    pub(crate) const fn new(tensors: SafeTensors, shared: Arc<Shared>) -> Self {
+        Self { tensors, shared }
     }
 
     fn fill(&self, py: Python<'_>, shard: usize, offset: u64, out: &mut [u8]) -> PyResult<()> {
-        self.decrypted.count(offset, out.len());
-        fill(py, offset, self.decrypted.chunk_len, out, |offset, piece| {
+        self.shared.count(offset, out.len());
+        fill(py, offset, self.shared.chunk_len, out, |offset, piece| {
             self.tensors.read_shard(shard, offset, piece).map_err(raise)
         })
     }
@@ -112,9 +113,14 @@ impl Tensors {
             return Ok(Vec::new());
         };
         let begin = first.start;
-        let mut buffer = room(begin, last.end)?;
+        let kept = usize::try_from(last.end - begin).ok();
+        let kept = kept.and_then(|len| self.shared.kept.take(len));
+        let mut buffer = match kept {
+            Some(buffer) => buffer,
+            None => room(begin, last.end)?,
+        };
         self.fill(py, shard, begin, &mut buffer)?;
-        let arena = Arena::new(buffer);
+        let arena = Arena::new(buffer, Arc::downgrade(&self.shared.kept));
         let within = |offset: u64| usize::try_from(offset - begin).unwrap_or(usize::MAX);
         let parts = ranges.iter();
         Ok(parts
@@ -129,7 +135,7 @@ impl Tensors {
         for shard in self.tensors.shards() {
             for tensor in shard.tensors() {
                 let len = usize::try_from(tensor.byte_len()).unwrap_or(usize::MAX);
-                self.decrypted.count(tensor.range.start, len);
+                self.shared.count(tensor.range.start, len);
             }
         }
         Ok(Stream {

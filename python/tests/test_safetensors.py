@@ -331,3 +331,40 @@ def is_mapped(address: int) -> bool:
     with open("/proc/self/maps") as maps:
         spans = [line.split()[0].split("-") for line in maps]
     return any(int(first, 16) <= address < int(last, 16) for first, last in spans)
+
+
+def own_memory() -> int:
+    """Memory of this process alone, in bytes, without what the system may take whenever it likes."""
+    rollup = Path("/proc/self/smaps_rollup").read_text()
+    counts = {line.split()[0]: int(line.split()[1]) << 10 for line in rollup.splitlines()[1:]}
+    return counts["Anonymous:"] - counts["LazyFree:"]
+
+
+def test_memory_goes_with_the_tensors(tmp_path: Path) -> None:
+    size = 32 << 20
+    source = tmp_path / "source"
+    source.mkdir()
+    save_file({name: make(torch.uint8, (size,), seed) for seed, name in enumerate("abcd")}, source / "x.safetensors")
+    modelseal.seal(source, tmp_path / "sealed", KEY, scrypt_n=10)
+    with modelseal.open(tmp_path / "sealed", KEY) as model:
+        before = own_memory()
+        loaded = load_file(model)
+        expected = {name: tensor.clone() for name, tensor in loaded.items()}
+        addresses = {tensor.data_ptr() for tensor in loaded.values()}
+        assert own_memory() - before > 7 * size
+        del loaded["b"], expected["b"]
+        assert own_memory() - before < 6.5 * size
+        kept = loaded["a"]
+        loaded.clear()
+        assert own_memory() - before < 4.5 * size
+        assert same(kept, expected["a"])
+        del kept
+        # What was given back serves again, with the right content.
+        again = load_file(model)
+        assert {tensor.data_ptr() for tensor in again.values()} == addresses
+        assert all(same(again[name], expected[name]) for name in expected)
+    # The model is closed: nothing is kept any more.
+    del again["b"], again["c"], model
+    assert own_memory() - before < 5.5 * size
+    again.clear()
+    assert own_memory() - before < 3.5 * size
