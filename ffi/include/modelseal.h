@@ -327,8 +327,8 @@
 #define MODELSEAL_SET_THREADS 30
 
 /**
- * Number: bytes that a stream of `modelseal_fopen` decrypts at once and keeps when it is read in pieces, from 64 KiB to
- * 1 GiB; 4 MiB unless set. It has no other cache.
+ * Number: bytes that a stream of `modelseal_fopen` decrypts at once into a buffer that it keeps, from 64 KiB to 1 GiB; 4 MiB
+ * unless set, and never more than its file has. There is no other cache.
  */
 #define MODELSEAL_SET_READ_AHEAD 31
 
@@ -896,8 +896,8 @@ int32_t modelseal_file_read_some(const struct modelseal_file *file,
 /**
  * Opens a file as a stream of the C library, for reading, at its beginning; to be closed by `fclose`.
  *
- * It can be sought. Reads of `MODELSEAL_SET_READ_AHEAD` bytes and more are decrypted into the caller's memory; for smaller
- * ones as much is decrypted ahead. Where something is damaged, reading fails with `errno` EIO and tells the log what.
+ * It can be sought, and decrypts `MODELSEAL_SET_READ_AHEAD` bytes at once, from which the C library copies what is read.
+ * `modelseal_file_read` needs no such copy. Where something is damaged, reading fails with `errno` EIO and tells the log what.
  *
  * `stream` and `error` must be valid for writing; `error` may be NULL.
  */

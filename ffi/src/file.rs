@@ -111,8 +111,8 @@ pub unsafe extern "C" fn modelseal_file_read_some(
 
 /// Opens a file as a stream of the C library, for reading, at its beginning; to be closed by `fclose`.
 ///
-/// It can be sought. Reads of `MODELSEAL_SET_READ_AHEAD` bytes and more are decrypted into the caller's memory; for smaller
-/// ones as much is decrypted ahead. Where something is damaged, reading fails with `errno` EIO and tells the log what.
+/// It can be sought, and decrypts `MODELSEAL_SET_READ_AHEAD` bytes at once, from which the C library copies what is read.
+/// `modelseal_file_read` needs no such copy. Where something is damaged, reading fails with `errno` EIO and tells the log what.
 ///
 /// # Safety
 /// `stream` and `error` must be valid for writing; `error` may be NULL.

@@ -60,8 +60,8 @@ pub const MODELSEAL_SET_READ_MODE: i32 = 26;
 /// Number: threads that decrypt and encrypt, at most 1024; 0 unless set, for the pool that the process shares, with one
 /// for each core.
 pub const MODELSEAL_SET_THREADS: i32 = 30;
-/// Number: bytes that a stream of `modelseal_fopen` decrypts at once and keeps when it is read in pieces, from 64 KiB to
-/// 1 GiB; 4 MiB unless set. It has no other cache.
+/// Number: bytes that a stream of `modelseal_fopen` decrypts at once into a buffer that it keeps, from 64 KiB to 1 GiB; 4 MiB
+/// unless set, and never more than its file has. There is no other cache.
 pub const MODELSEAL_SET_READ_AHEAD: i32 = 31;
 
 /// Text: where an S3-compatible service is, `http(s)://HOST[:PORT]`.

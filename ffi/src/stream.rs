@@ -11,13 +11,25 @@ use modelseal::{Buffer, SealedFile};
 use crate::boundary::bytes_mut;
 use crate::error::Failure;
 
-/// Opens a stream on `file`, which decrypts `read_ahead` bytes at once where it is read in pieces.
+/// Opens a stream on `file`, which decrypts up to `read_ahead` bytes at once.
+///
+/// The C library hands out whatever such a stream has read from a buffer of its own, 8 KiB long unless it is given another;
+/// so that is where as much is decrypted ahead.
 pub(crate) fn open(file: Arc<SealedFile>, read_ahead: usize) -> Result<*mut libc::FILE, Failure> {
+    let failed = |source| {
+        Failure::from(modelseal::Error::Io {
+            path: file.path().to_path_buf(),
+            action: "opening a stream on",
+            source,
+        })
+    };
+    let len = usize::try_from(file.len()).map_or(read_ahead, |len| len.clamp(LEAST, read_ahead.max(LEAST)));
+    let mut buffer = Buffer::new(len).map_err(failed)?;
+    let data = buffer.as_mut_ptr();
     let stream = Box::into_raw(Box::new(Stream {
-        file,
-        read_ahead,
+        file: Arc::clone(&file),
         position: 0,
-        window: None,
+        _buffer: buffer,
     }));
     let functions = Functions {
         read: Some(read),
@@ -31,12 +43,19 @@ pub(crate) fn open(file: Arc<SealedFile>, read_ahead: usize) -> Result<*mut libc
         let source = io::Error::last_os_error();
         // SAFETY: nobody else has it.
         drop(unsafe { Box::from_raw(stream) });
-        let path = "the stream".into();
-        let action = "opening";
-        return Err(modelseal::Error::Io { path, action, source }.into());
+        return Err(failed(source));
+    }
+    // SAFETY: a stream that nothing was read from yet; the buffer is the C library's alone until it has closed the stream.
+    if unsafe { libc::setvbuf(opened, data.cast(), libc::_IOFBF, len) } != 0 {
+        // SAFETY: a stream that is open, which frees all that it has.
+        unsafe { libc::fclose(opened) };
+        return Err(failed(io::ErrorKind::Unsupported.into()));
     }
     Ok(opened)
 }
+
+/// A buffer shorter than this is not worth it, in bytes.
+const LEAST: usize = 4 << 10;
 
 /// What the C library calls for a stream, as its `cookie_io_functions_t`.
 #[repr(C)]
@@ -53,71 +72,17 @@ unsafe extern "C" {
 
 struct Stream {
     file: Arc<SealedFile>,
-    read_ahead: usize,
     position: u64,
-    /// What was decrypted ahead.
-    window: Option<Window>,
-}
-
-struct Window {
-    at: u64,
-    len: usize,
-    plain: Buffer,
+    /// What the C library reads into and hands out of. It goes when the stream is closed.
+    _buffer: Buffer,
 }
 
 impl Stream {
     /// Fills as much of `out` as there is, and goes on behind it.
     fn read(&mut self, out: &mut [u8]) -> Result<usize, Failure> {
-        let done = match self.copy_from_window(out) {
-            0 if out.len() >= self.read_ahead => self.file.read_at(self.position, out)?,
-            0 => {
-                self.fill()?;
-                self.copy_from_window(out)
-            }
-            done => done,
-        };
+        let done = self.file.read_at(self.position, out)?;
         self.position += done as u64;
         Ok(done)
-    }
-
-    /// Copies what the window has for `out`.
-    fn copy_from_window(&self, out: &mut [u8]) -> usize {
-        let Some(window) = &self.window else { return 0 };
-        let Some(from) = self.position.checked_sub(window.at) else {
-            return 0;
-        };
-        let from = usize::try_from(from).unwrap_or(usize::MAX).min(window.len);
-        let len = out.len().min(window.len - from);
-        out[..len].copy_from_slice(&window.plain[from..from + len]);
-        len
-    }
-
-    /// Decrypts what comes next.
-    fn fill(&mut self) -> Result<(), Failure> {
-        let mut window = match self.window.take() {
-            Some(window) => window,
-            None => Window {
-                at: 0,
-                len: 0,
-                plain: Buffer::new(self.len_of_window()).map_err(|source| self.short(source))?,
-            },
-        };
-        // Windows lie side by side, so that going back a little finds what is there.
-        let step = window.plain.len().max(1) as u64;
-        window.at = self.position - self.position % step;
-        window.len = self.file.read_at(window.at, &mut window.plain)?;
-        self.window = Some(window);
-        Ok(())
-    }
-
-    fn len_of_window(&self) -> usize {
-        usize::try_from(self.file.len()).map_or(self.read_ahead, |len| len.min(self.read_ahead))
-    }
-
-    fn short(&self, source: io::Error) -> Failure {
-        let path = self.file.path().to_path_buf();
-        let action = "making room for";
-        modelseal::Error::Io { path, action, source }.into()
     }
 
     fn seek(&mut self, offset: i64, whence: c_int) -> Result<u64, Failure> {
