@@ -235,12 +235,17 @@ impl SafeTensors {
     }
 
     /// As [`Self::file_order`], for whoever cannot borrow this: the bytes alone, of the tensors of
-    /// [`Self::shards`] one after another.
+    /// [`Self::shards`] one after another. `supply` is asked first for memory of a length, in bytes: what it has from
+    /// before, with anything in it, need not be cleared by the system.
     ///
     /// # Errors
     /// As [`Self::file_order`].
-    pub fn buffers(&self, ahead: u64) -> Result<Buffers> {
-        Buffers::start(&self.shards, ahead)
+    pub fn buffers(
+        &self,
+        ahead: u64,
+        supply: impl Fn(usize) -> Option<Buffer> + Send + 'static,
+    ) -> Result<Buffers> {
+        Buffers::start(&self.shards, ahead, Box::new(supply))
     }
 
     fn read_part(

@@ -139,7 +139,7 @@ class Tensors:
         """All tensors, one after another in the order of the shards, each in memory of its own.
 
         A thread decrypts up to `ahead` bytes ahead, or one tensor where that is longer; no more than that and what the caller
-        keeps is in memory.
+        keeps is in memory, besides as much of dropped tensors that is about to serve again.
         """
         make = maker(framework).make
         stream = self._handle.stream(ahead)

@@ -1,6 +1,7 @@
 //! Memory of shards, and what is kept of it for the next one.
 #![allow(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -14,34 +15,46 @@ const PAGE: usize = 4096;
 /// Bytes a huge page, on x86-64 and on most aarch64 systems.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Memory that a model keeps, in bytes.
-const MOST_KEPT: usize = 4 << 30;
-
-/// Memory of a model that was given back. While the model is open it is kept for what is loaded next, as the system would
-/// clear it first; the system may take it whenever it is short of memory. With the model it goes, and so does what was decrypted
-/// there: up to then whoever reads this process's memory finds the key as well.
-#[derive(Debug, Default)]
+/// Memory that was given back and is kept for what is loaded next, as the system would clear it first; the system may take
+/// it whenever it is short of memory. It goes with the model, or with whatever else loads, and so does what was decrypted there:
+/// up to then whoever reads this process's memory finds the key as well.
+#[derive(Debug)]
 pub(crate) struct Kept {
-    buffers: Mutex<Vec<Buffer>>,
+    /// The oldest first.
+    buffers: Mutex<VecDeque<Buffer>>,
+    /// So many bytes at most.
+    most: usize,
 }
 
 impl Kept {
+    pub(crate) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            buffers: Mutex::default(),
+            most,
+        })
+    }
+
     /// Memory of `len` bytes, with anything in it, if there is any.
     pub(crate) fn take(&self, len: usize) -> Option<Buffer> {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         let place = buffers.iter().position(|buffer| buffer.len() == len)?;
-        Some(buffers.swap_remove(place))
+        buffers.remove(place)
     }
 
     fn keep(&self, mut buffer: Buffer) {
-        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept: usize = buffers.iter().map(|buffer| buffer.len()).sum();
-        if buffer.len() >= HUGE_PAGE && kept.saturating_add(buffer.len()) <= MOST_KEPT {
-            let pages = (&raw mut *buffer).cast::<u8>();
-            // SAFETY: whole pages of a mapping that nobody else refers to; what is in it does not matter.
-            let _ = unsafe { madvise(pages.cast(), buffer.len() / PAGE * PAGE, Advice::LinuxFree) };
-            buffers.push(buffer);
+        if buffer.len() < HUGE_PAGE || buffer.len() > self.most {
+            return;
         }
+        let pages = (&raw mut *buffer).cast::<u8>();
+        // SAFETY: whole pages of a mapping that nobody else refers to; what is in it does not matter.
+        let _ = unsafe { madvise(pages.cast(), buffer.len() / PAGE * PAGE, Advice::LinuxFree) };
+        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        // The oldest make room.
+        while held > self.most - buffer.len() {
+            held -= buffers.pop_front().map_or(held, |oldest| oldest.len());
+        }
+        buffers.push_back(buffer);
     }
 }
 

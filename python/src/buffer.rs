@@ -13,7 +13,7 @@ use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::arena::Arena;
+use crate::arena::{Arena, Kept};
 
 /// Calls `work` with the bytes of `object`, which can be written to and lie one behind the other.
 ///
@@ -70,10 +70,10 @@ impl Memory {
         }
     }
 
-    /// All of a buffer.
-    pub(crate) fn whole(buffer: Buffer) -> Self {
+    /// All of a buffer, which goes back to `kept`.
+    pub(crate) fn whole(buffer: Buffer, kept: Weak<Kept>) -> Self {
         let range = 0..buffer.len();
-        Self::new(&Arena::new(buffer, Weak::new()), range)
+        Self::new(&Arena::new(buffer, kept), range)
     }
 
     fn data(&self) -> NonNull<u8> {

@@ -26,6 +26,9 @@ use crate::wait::{abandonable, fill, metered};
 /// Options of the command by their names, each with its value.
 pub(crate) type Options = Vec<(String, OsString)>;
 
+/// Memory that is kept for a model, in bytes.
+const MOST_KEPT: usize = 4 << 30;
+
 /// What all that is made of a model shares.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -78,7 +81,7 @@ pub(crate) fn open(
     let shared = Shared {
         decrypted: AtomicU64::new(0),
         chunk_len: model.chunk_len(),
-        kept: Arc::default(),
+        kept: Kept::new(MOST_KEPT),
     };
     Ok(Model {
         model: Arc::new(model),

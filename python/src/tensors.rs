@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use modelseal::Buffer;
 use modelseal::safetensors::{Buffers, SafeTensors};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::arena::Arena;
+use crate::arena::{Arena, Kept};
 use crate::buffer::{Memory, with_bytes};
 use crate::error::raise;
 use crate::model::{Shared, text};
@@ -71,7 +71,7 @@ impl Tensors {
     fn read(&self, py: Python<'_>, shard: usize, start: u64, end: u64) -> PyResult<Memory> {
         let mut buffer = room(start, end)?;
         self.fill(py, shard, start, &mut buffer)?;
-        Ok(Memory::whole(buffer))
+        Ok(Memory::whole(buffer, Weak::new()))
     }
 
     /// `count` parts of a shard, each of `len` bytes, the first at `start` and each `stride` behind the one before, one behind
@@ -96,7 +96,7 @@ impl Tensors {
                 .ok_or_else(|| PyValueError::new_err("a part lies beyond the end"))?;
             self.fill(py, shard, offset, out)?;
         }
-        Ok(Memory::whole(buffer))
+        Ok(Memory::whole(buffer, Weak::new()))
     }
 
     /// Fills a writable buffer with the bytes of a shard from an offset on.
@@ -131,7 +131,11 @@ impl Tensors {
     /// The bytes of all tensors, one after another in the order of `tensors`, while a thread decrypts up to `ahead` bytes
     /// ahead.
     fn stream(&self, ahead: u64) -> PyResult<Stream> {
-        let buffers = self.tensors.buffers(ahead).map_err(raise)?;
+        // No more than may lie ahead as it is.
+        let kept = Kept::new(usize::try_from(ahead).unwrap_or(usize::MAX));
+        let supply = Arc::clone(&kept);
+        let buffers = self.tensors.buffers(ahead, move |len| supply.take(len));
+        let buffers = buffers.map_err(raise)?;
         for shard in self.tensors.shards() {
             for tensor in shard.tensors() {
                 let len = usize::try_from(tensor.byte_len()).unwrap_or(usize::MAX);
@@ -140,6 +144,7 @@ impl Tensors {
         }
         Ok(Stream {
             buffers: Mutex::new(Some(buffers)),
+            kept,
         })
     }
 }
@@ -148,6 +153,8 @@ impl Tensors {
 #[pyclass(frozen, module = "modelseal._modelseal")]
 pub(crate) struct Stream {
     buffers: Mutex<Option<Buffers>>,
+    /// Memory of those that were taken and are in use no more.
+    kept: Arc<Kept>,
 }
 
 #[pymethods]
@@ -161,7 +168,8 @@ impl Stream {
             let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
             buffers.as_mut().and_then(Iterator::next)
         });
-        Ok(next.transpose().map_err(raise)?.map(Memory::whole))
+        let next = next.transpose().map_err(raise)?;
+        Ok(next.map(|buffer| Memory::whole(buffer, Arc::downgrade(&self.kept))))
     }
 
     /// Ends the thread.

@@ -363,6 +363,13 @@ def test_memory_goes_with_the_tensors(tmp_path: Path) -> None:
         again = load_file(model)
         assert {tensor.data_ptr() for tensor in again.values()} == addresses
         assert all(same(again[name], expected[name]) for name in expected)
+        # One after another, in turns.
+        addresses = set()
+        for name, tensor in model.tensors().items(ahead=2 * size):
+            assert same(tensor, again[name])
+            addresses.add(tensor.data_ptr())
+            del tensor
+        assert len(addresses) < 4
     # The model is closed: nothing is kept any more.
     del again["b"], again["c"], model
     assert own_memory() - before < 5.5 * size

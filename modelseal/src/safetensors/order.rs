@@ -32,7 +32,7 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    pub(super) fn start(shards: &Arc<Shards>, limit: u64) -> Result<Self> {
+    pub(super) fn start(shards: &Arc<Shards>, limit: u64, supply: Supply) -> Result<Self> {
         let reader = Arc::clone(shards);
         let mut open = None;
         let weigher = Arc::clone(shards);
@@ -43,7 +43,7 @@ impl Buffers {
             )
         });
         let ahead = Ahead::start(limit, jobs, move |place, closed| {
-            read(&reader, place, &mut open, closed)
+            read(&reader, place, &supply, &mut open, closed)
         })?;
         Ok(Self { ahead })
     }
@@ -68,7 +68,7 @@ impl<'a> FileOrder<'a> {
         Ok(Self {
             shards,
             places: Places::new(shards),
-            buffers: Buffers::start(shards, limit)?,
+            buffers: Buffers::start(shards, limit, Box::new(|_| None))?,
         })
     }
 }
@@ -98,7 +98,16 @@ impl fmt::Debug for FileOrder<'_> {
 /// A shard that does not stay open, while its tensors are read one after another.
 type Open = Option<(u32, SealedFile)>;
 
-fn read(shards: &Shards, place: Place, open: &mut Open, closed: &AtomicBool) -> Result<Buffer> {
+/// Gives memory of a length, with anything in it, that serves again.
+pub(super) type Supply = Box<dyn Fn(usize) -> Option<Buffer> + Send>;
+
+fn read(
+    shards: &Shards,
+    place: Place,
+    supply: &Supply,
+    open: &mut Open,
+    closed: &AtomicBool,
+) -> Result<Buffer> {
     let shard = &shards.shards[place.shard as usize];
     let file = match &shard.file {
         Some(file) => file,
@@ -110,7 +119,12 @@ fn read(shards: &Shards, place: Place, open: &mut Open, closed: &AtomicBool) -> 
             file
         }
     };
-    let mut buffer = shards.buffer(place)?;
+    let len = usize::try_from(shards.info(place).byte_len()).ok();
+    let supplied = len.and_then(supply).filter(|buffer| Some(buffer.len()) == len);
+    let mut buffer = match supplied {
+        Some(buffer) => buffer,
+        None => shards.buffer(place)?,
+    };
     let mut offset = 0;
     for piece in buffer.chunks_mut(PIECE) {
         if closed.load(Ordering::Relaxed) {
