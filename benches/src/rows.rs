@@ -123,13 +123,14 @@ const fn row(
 
 /// All rows, in the order of the table.
 #[rustfmt::skip]
-static ROWS: [Spec; 40] = [
+static ROWS: [Spec; 41] = [
     row("blocks", "decrypt 4 KiB blocks in cache, 1 thread", "AWS-LC called directly", Times(0.95), blocks::open),
     row("disk-read", "read from disk's cache, memory touched before", "parallel pread of the plain file", Times(0.9), |c| read::touched(c, c.disk()?)),
     row("disk-mount", "read from disk's cache, memory touched before", "dd from a gocryptfs mount", Times(6.0), |c| read::mount(c, c.disk()?)),
     row("disk-fresh", "read from disk's cache into a fresh Buffer", "parallel pread, same memory", Times(0.8), |c| read::fresh(c, c.disk()?)),
     row("disk-small-pages", "read from disk's cache into a fresh Buffer", "parallel pread, fresh 4 KiB pages", Times(1.7), |c| read::fresh_small_pages(c, c.disk()?)),
     row("memfd", "decrypt from disk's cache into a sealed memory file", "the plain file into the same kind", Times(0.9), |c| memfd::fill(c, c.disk()?)),
+    row("memfd-large", "the same with a file four times as big", "the plain file into the same kind", Times(0.9), memfd::fill_large),
     row("tmpfs-read", "read from tmpfs, memory touched before", "parallel pread of the plain file", Times(1.0), |c| read::touched(c, c.tmpfs()?)),
     row("tmpfs-mount", "read from tmpfs, memory touched before", "dd from a gocryptfs mount", Times(6.0), |c| read::mount(c, c.tmpfs()?)),
     row("tmpfs-fresh", "read from tmpfs into a fresh Buffer", "parallel pread, same memory", Times(0.8), |c| read::fresh(c, c.tmpfs()?)),

@@ -5,13 +5,14 @@ use std::os::unix::fs::FileExt;
 
 use chunk_cipher::Pool;
 use chunk_cipher::store::ReadMode;
-use modelseal::Memfd;
+use modelseal::{Memfd, available_memory};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
-use super::{Context, Measured};
-use crate::error::Result;
+use super::{Context, Measured, mib};
+use crate::error::{Result, missing};
 use crate::fixture::{FILE, Sample};
+use crate::machine;
 use crate::measure::{Unit, compare, seconds};
 use crate::memory::{Mapped, refresh_free};
 use crate::peers::read_plain;
@@ -47,6 +48,20 @@ pub(super) fn fill(context: &Context, sample: &Sample) -> Result<Measured> {
     sample.expect_plain(&fill()?.path())?;
     Ok(Measured::times(pair, Unit::Bytes(sample.len()))
         .note("the peer is the faster of pwrite and a mapping"))
+}
+
+/// The same with a file of its own, four times as big as the others.
+pub(super) fn fill_large(context: &Context) -> Result<Measured> {
+    let len = 4 * context.options.size;
+    let room = machine::room(&context.disk_dir)?;
+    // The plain file and its vault.
+    if room < 5 * len as u64 / 2 || available_memory().is_some_and(|memory| memory < 3 * len as u64) {
+        return Err(missing(format!(
+            "a file of {:.0} MiB takes that three times in memory, and twice on disk",
+            mib(len as u64)
+        )));
+    }
+    fill(context, &Sample::make(&context.disk_dir, len)?)
 }
 
 /// A memory file of the sample's length, filled and sealed.
