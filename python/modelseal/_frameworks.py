@@ -39,7 +39,7 @@ _DTYPES: dict[str, tuple[str, str | None, str | None]] = {
 class Maker(Protocol):
     """What makes the tensors of a framework."""
 
-    def make(self, memory: Memory, dtype: str, shape: Sequence[int]) -> Any:
+    def make(self, memory: Memory | memoryview, dtype: str, shape: Sequence[int]) -> Any:
         """A tensor over this memory, which becomes its own."""
 
     def own(self, tensor: Any, whole: Any) -> Any:
@@ -56,18 +56,17 @@ def maker(framework: str) -> Maker:
 
 
 class Torch:
-    def make(self, memory: Memory, dtype: str, shape: Sequence[int]) -> Any:
+    def make(self, memory: Memory | memoryview, dtype: str, shape: Sequence[int]) -> Any:
         import torch
 
         kind, shape = _torch_dtype(dtype), _torch_shape(dtype, shape)
         if len(memory) == 0:
             return torch.empty(shape, dtype=kind)
-        if memory.address[0] % kind.itemsize:
+        raw = torch.frombuffer(memory, dtype=torch.uint8)
+        if raw.data_ptr() % kind.itemsize:
             # What was saved without alignment.
-            tensor = torch.empty(len(memory), dtype=torch.uint8)
-            tensor.copy_(torch.frombuffer(memory, dtype=torch.uint8))
-            return tensor.view(kind).view(shape)
-        return torch.frombuffer(memory, dtype=kind).view(shape)
+            raw = raw.clone()
+        return raw.view(kind).view(shape)
 
     def empty(self, dtype: str, shape: Sequence[int], device: Any) -> Any:
         """A tensor to be filled, on a device."""
@@ -82,7 +81,7 @@ class Torch:
 
 
 class Numpy:
-    def make(self, memory: Memory, dtype: str, shape: Sequence[int]) -> Any:
+    def make(self, memory: Memory | memoryview, dtype: str, shape: Sequence[int]) -> Any:
         import numpy as np
 
         kind = _numpy_dtype(dtype)

@@ -30,11 +30,24 @@ def linked(
     """
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelseal-")))
-        for entry in model.walk(path):
-            inner = PurePosixPath(entry.path).relative_to(path or ".")
-            if entry.kind == "directory":
-                (place / inner).mkdir()
-            elif entry.kind == "file" and wanted(inner):
-                memory = stack.enter_context(model.file(entry.path).memfd())
-                os.symlink(f"/proc/self/fd/{memory.fileno()}", place / inner)
+        link(model, path, place, stack, wanted)
         yield place
+
+
+def link(
+    model: Model,
+    path: str,
+    place: Path,
+    stack: ExitStack,
+    wanted: Callable[[PurePosixPath], bool] = is_small,
+    process: int | str = "self",
+) -> None:
+    """Fills the directory `place` with links to the memory of `process`, which is this one under the name that whoever is to
+    follow them knows it by. `stack` keeps the memory."""
+    for entry in model.walk(path):
+        inner = PurePosixPath(entry.path).relative_to(path or ".")
+        if entry.kind == "directory":
+            (place / inner).mkdir()
+        elif entry.kind == "file" and wanted(inner):
+            memory = stack.enter_context(model.file(entry.path).memfd())
+            os.symlink(f"/proc/{process}/fd/{memory.fileno()}", place / inner)
