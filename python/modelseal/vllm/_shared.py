@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import mmap
 import os
 import socket
@@ -21,8 +22,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from vllm.logger import init_logger
-
 from modelseal._frameworks import maker
 from modelseal.safetensors import Tensors, _Bar
 from modelseal.vllm._memory import filled_memory, sealed_memory
@@ -30,7 +29,8 @@ from modelseal.vllm._memory import filled_memory, sealed_memory
 if TYPE_CHECKING:
     from modelseal.vllm._loader import Opening
 
-logger = init_logger("vllm.modelseal")
+# Others have no handler in the processes of vLLM.
+logger = logging.getLogger("vllm.modelseal")
 
 PIECE = 256 << 20
 """Bytes that are handed over together, unless one tensor has more."""
