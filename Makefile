@@ -14,7 +14,7 @@ FUZZ := attest-client/fuzz/Cargo.toml chunk-cipher/fuzz/Cargo.toml ffi/fuzz/Carg
 # All that is linted and tested, with the broker for development. The same in .ci/memcheck, so that nothing is built twice.
 ALL := --workspace --features modelseal/dev-kbs
 
-TEST := setup fmt-check lint unit python portable docs deny msrv aarch64 package fuzz-check memcheck ffi
+TEST := setup fmt-check lint unit python vllm portable docs deny msrv aarch64 package fuzz-check memcheck ffi
 
 .PHONY: help
 help:
@@ -88,6 +88,10 @@ unit:
 
 python:
 	.ci/python
+
+# Servers that really serve.
+vllm:
+	.ci/python --tests -m vllm tests/test_vllm.py
 
 portable:
 	$(CARGO) clippy $(PORTABLE) --all-targets --locked -- -D warnings
