@@ -452,7 +452,8 @@ typedef struct modelseal_tensors modelseal_tensors;
  * Hears what is logged: `level` is `MODELSEAL_LOG_ERROR` to `MODELSEAL_LOG_TRACE`, and `message` is UTF-8 with a NUL at
  * its end, without secrets, that lives until it returns.
  *
- * Called from any thread, by several at once. It must return normally. What it causes to be logged itself is dropped.
+ * Called from any thread, by several at once. It must return normally, and call no function of this library that reads or
+ * waits, as the library's threads may wait for it. What it causes to be logged itself is dropped.
  */
 typedef void (*modelseal_log)(void *user, int32_t level, const char *message);
 
@@ -498,8 +499,8 @@ typedef struct modelseal_tensor {
 
 /**
  * Hears how work gets on: `done` of `total` bytes of plaintext, where 0 says that the total is not known (verifying with the
- * key counts as it goes). Returns 0 to go on; anything else calls the work off, which
- * then fails with `MODELSEAL_CANCELLED`.
+ * key counts as it goes). Returns 0 to go on; anything else calls the work off, which then fails with
+ * `MODELSEAL_CANCELLED`.
  *
  * Called from any thread, by one at a time. It must return normally: no `longjmp`, no C++ exception.
  */

@@ -28,7 +28,8 @@ pub const MODELSEAL_LOG_TRACE: i32 = 5;
 /// Hears what is logged: `level` is `MODELSEAL_LOG_ERROR` to `MODELSEAL_LOG_TRACE`, and `message` is UTF-8 with a NUL at
 /// its end, without secrets, that lives until it returns.
 ///
-/// Called from any thread, by several at once. It must return normally. What it causes to be logged itself is dropped.
+/// Called from any thread, by several at once. It must return normally, and call no function of this library that reads or
+/// waits, as the library's threads may wait for it. What it causes to be logged itself is dropped.
 pub type LogMessage = Option<unsafe extern "C" fn(user: *mut c_void, level: i32, message: *const c_char)>;
 
 /// Says who hears what is logged, up to `level`; NULL for nobody, as it is at first. When this returns, nobody else is
