@@ -9,6 +9,7 @@ use std::slice;
 
 use crate::error::{Error, Failure};
 use crate::handle::{self, Object};
+use crate::sigpipe;
 use crate::status;
 
 /// Stands for the length of a text or a path that ends with a NUL.
@@ -17,8 +18,12 @@ pub const MODELSEAL_NUL_TERMINATED: usize = usize::MAX;
 /// The longest text or path that is taken, in bytes.
 const TEXT_MAX: usize = 1 << 20;
 
+/// No process has memory as long as this, in bytes.
+const MEMORY_MAX: usize = 1 << 56;
+
 /// Does the work of a function. What fails or panics becomes a status, and an error where one is wanted.
 pub(crate) fn boundary(error: *mut *mut Error, work: impl FnOnce() -> Result<(), Failure>) -> i32 {
+    let _held = sigpipe::Held::new();
     let failure = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => return status::MODELSEAL_OK,
         Ok(Err(failure)) => failure,
@@ -46,7 +51,7 @@ pub(crate) unsafe fn bytes<'a>(data: *const u8, len: usize, what: &str) -> Resul
     if !check(data, len, what)? {
         return Ok(&[]);
     }
-    // SAFETY: not NULL, no longer than an object may be, and the caller vouches for the rest.
+    // SAFETY: not NULL, no longer than memory may be, and the caller vouches for the rest.
     Ok(unsafe { slice::from_raw_parts(data, len) })
 }
 
@@ -58,7 +63,7 @@ pub(crate) unsafe fn bytes_mut<'a>(data: *mut u8, len: usize, what: &str) -> Res
     if !check(data, len, what)? {
         return Ok(&mut []);
     }
-    // SAFETY: not NULL, no longer than an object may be, and the caller vouches for the rest.
+    // SAFETY: not NULL, no longer than memory may be, and the caller vouches for the rest.
     Ok(unsafe { slice::from_raw_parts_mut(data, len) })
 }
 
@@ -70,7 +75,7 @@ fn check(data: *const u8, len: usize, what: &str) -> Result<bool, Failure> {
     if data.is_null() {
         return Err(null(what));
     }
-    if isize::try_from(len).is_err() {
+    if len > MEMORY_MAX {
         let text = format!("{what} cannot be {len} bytes long");
         return Err(Failure::new(status::MODELSEAL_LENGTH, text));
     }
@@ -107,13 +112,14 @@ pub(crate) unsafe fn text<'a>(data: *const c_char, len: usize, what: &str) -> Re
 /// # Safety
 /// As [`path`].
 unsafe fn text_bytes<'a>(data: *const c_char, len: usize, what: &str) -> Result<&'a [u8], Failure> {
-    if len == MODELSEAL_NUL_TERMINATED {
-        if data.is_null() {
-            return Err(null(what));
-        }
-        // SAFETY: not NULL, and the caller vouches for a NUL at the end.
-        return Ok(unsafe { CStr::from_ptr(data) }.to_bytes());
+    if len == MODELSEAL_NUL_TERMINATED && data.is_null() {
+        return Err(null(what));
     }
+    let len = match len {
+        // SAFETY: not NULL, and the caller vouches for a NUL at the end.
+        MODELSEAL_NUL_TERMINATED => unsafe { CStr::from_ptr(data) }.count_bytes(),
+        len => len,
+    };
     if len > TEXT_MAX {
         let text = format!("{what} is longer than {TEXT_MAX} bytes");
         return Err(Failure::new(status::MODELSEAL_LENGTH, text));
@@ -223,8 +229,16 @@ mod tests {
                 status::MODELSEAL_NULL_POINTER
             );
             let byte = [0_u8];
-            let too_long = bytes(byte.as_ptr(), usize::MAX, "it").unwrap_err();
-            assert_eq!(too_long.code(), status::MODELSEAL_LENGTH);
+            for len in [usize::MAX, usize::MAX / 2, 1 << 57] {
+                let too_long = bytes(byte.as_ptr(), len, "it").unwrap_err();
+                assert_eq!(too_long.code(), status::MODELSEAL_LENGTH);
+            }
+            let mut long = vec![b'a'; TEXT_MAX + 1];
+            long.push(0);
+            for len in [TEXT_MAX + 1, MODELSEAL_NUL_TERMINATED] {
+                let too_long = text(long.as_ptr().cast(), len, "it").unwrap_err();
+                assert_eq!(too_long.code(), status::MODELSEAL_LENGTH);
+            }
             let latin = [0xe9_u8];
             let refused = text(latin.as_ptr().cast(), 1, "it").unwrap_err();
             assert_eq!(refused.code(), status::MODELSEAL_TEXT);

@@ -12,7 +12,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Failure};
 use crate::handle::{self, Object};
 use crate::settings::{self, Settings};
-use crate::status;
+use crate::{sigpipe, status};
 
 /// Bytes that are a password: what scrypt stretches.
 pub const MODELSEAL_PASSWORD: i32 = 0;
@@ -59,7 +59,13 @@ pub unsafe extern "C" fn modelseal_key_from_reference(
         let (reference, out) = unsafe { (text(reference, len, "the key reference")?, Out::new(key, "key")?) };
         let reference: KeyRef = reference.parse()?;
         let sources = settings::with(settings, Settings::sources)?;
-        out.hand_over(Key(reference.resolve(&sources, "Key", false)?))
+        let resolve = || reference.resolve(&sources, "Key", false);
+        let key = if runs_program(&reference) {
+            sigpipe::released(resolve)
+        } else {
+            resolve()
+        };
+        out.hand_over(Key(key?))
     })
 }
 
@@ -135,6 +141,15 @@ pub unsafe extern "C" fn modelseal_fetch(
     })
 }
 
+/// Whether the reference is to what a program prints.
+fn runs_program(reference: &KeyRef) -> bool {
+    match reference {
+        KeyRef::Cmd(_) => true,
+        KeyRef::Hex(inner) | KeyRef::Base64(inner) | KeyRef::MasterKey(inner) => runs_program(inner),
+        _ => false,
+    }
+}
+
 /// A key longer than this is no key, in bytes.
 const KEY_MAX: usize = 64 << 10;
 
@@ -149,4 +164,25 @@ fn copied(data: &[u8]) -> Result<Zeroizing<Vec<u8>>, Failure> {
 /// Calls `work` with the key of a handle.
 pub(crate) fn with<R>(key: *const Key, work: impl FnOnce(&Key) -> Result<R, Failure>) -> Result<R, Failure> {
     work(&*handle::get(key)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+
+    use super::*;
+    use crate::boundary::MODELSEAL_NUL_TERMINATED;
+
+    /// The shell ends by the signal before it prints anything.
+    #[test]
+    fn programs_have_sigpipe() {
+        let reference = c"hex:cmd:kill -PIPE $$; echo ab";
+        let mut key = ptr::null_mut();
+        // SAFETY: a text that lives, and a place of this function.
+        let status = unsafe {
+            let (text, len) = (reference.as_ptr(), MODELSEAL_NUL_TERMINATED);
+            modelseal_key_from_reference(ptr::null(), text, len, &mut key, ptr::null_mut())
+        };
+        assert_eq!(status, status::MODELSEAL_KEY);
+    }
 }

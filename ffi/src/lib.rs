@@ -13,6 +13,7 @@ mod logging;
 mod model;
 mod seal;
 mod settings;
+mod sigpipe;
 mod status;
 mod stream;
 mod tensors;

@@ -10,6 +10,7 @@ use modelseal::{Buffer, SealedFile};
 
 use crate::boundary::bytes_mut;
 use crate::error::Failure;
+use crate::sigpipe;
 
 /// Opens a stream on `file`, which decrypts up to `read_ahead` bytes at once.
 ///
@@ -130,6 +131,7 @@ unsafe extern "C" fn close(stream: *mut c_void) -> c_int {
 
 /// Does the work of one of the functions. What fails is logged, and left in `errno`.
 fn guarded<R>(work: impl FnOnce() -> Result<R, Failure>) -> Option<R> {
+    let _held = sigpipe::Held::new();
     let failure = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(done)) => return Some(done),
         Ok(Err(failure)) => failure,

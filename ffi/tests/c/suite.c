@@ -252,6 +252,7 @@ static void test_file(const modelseal_model *model) {
     EXPECT(MODELSEAL_RANGE, modelseal_file_read(file, UINT64_MAX, data, 1, &error));
     EXPECT(MODELSEAL_NULL_POINTER, modelseal_file_read(file, 0, NULL, 1, &error));
     EXPECT(MODELSEAL_LENGTH, modelseal_file_read(file, 0, data, SIZE_MAX, &error));
+    EXPECT(MODELSEAL_LENGTH, modelseal_file_read(file, 0, data, SIZE_MAX / 2, &error));
     OK(modelseal_file_read(file, 0, NULL, 0, &error));
     size_t done = 77;
     OK(modelseal_file_read_some(file, WEIGHTS_LEN - 3, data, 100, &done, &error));
