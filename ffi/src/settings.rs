@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::ffi::c_char;
+use std::ffi::{OsString, c_char};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -146,7 +146,7 @@ const SETTINGS: [Setting; 34] = [
     text_of(MODELSEAL_SET_FORMAT, None),
     text_of(MODELSEAL_SET_KEY_ID, None),
     text_of(MODELSEAL_SET_LICENSE_CONFIG, None),
-    text_of(MODELSEAL_SET_ISSUER_KEY, None),
+    text_of(MODELSEAL_SET_ISSUER_KEY, Some("MODELSEAL_ISSUER_KEY")),
     number(MODELSEAL_SET_CHUNK_LEN, 4 << 10, 16 << 20, None),
     number(MODELSEAL_SET_SCRYPT_LOG_N, 10, 28, None),
     text_of(MODELSEAL_SET_SYMLINKS, None),
@@ -232,9 +232,7 @@ pub unsafe extern "C" fn modelseal_settings_from_env(
     boundary(error, || {
         // SAFETY: as the caller vouches.
         let out = unsafe { Out::new(settings, "settings")? };
-        out.hand_over(Settings::from_env(|name| {
-            env::var(name).ok().map(Zeroizing::new)
-        })?)
+        out.hand_over(Settings::from_env(|name| env::var_os(name))?)
     })
 }
 
@@ -298,15 +296,25 @@ pub(crate) fn with<R>(
 }
 
 impl Settings {
-    fn from_env(variable: impl Fn(&str) -> Option<Zeroizing<String>>) -> Result<Self, Failure> {
+    fn from_env(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Failure> {
         let settings = Self::default();
-        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let set = |name: &str| -> Result<Option<Zeroizing<String>>, Failure> {
+            let value = variable(name).map(OsString::into_string).transpose();
+            let value = value.map_err(|_| {
+                let text = format!("the variable {name} is not UTF-8");
+                Failure::new(status::MODELSEAL_TEXT, text)
+            })?;
+            Ok(value.map(Zeroizing::new).filter(|value| !value.is_empty()))
+        };
         for setting in SETTINGS {
             let Some((name, unit)) = setting.variable else {
                 continue;
             };
-            let also = (setting.id == MODELSEAL_SET_KBS_URL).then_some("TRUSTEE_URL");
-            let Some(value) = set(name).or_else(|| set(also?)) else {
+            let (name, value) = match (set(name)?, setting.id) {
+                (None, MODELSEAL_SET_KBS_URL) => ("TRUSTEE_URL", set("TRUSTEE_URL")?),
+                (value, _) => (name, value),
+            };
+            let Some(value) = value else {
                 continue;
             };
             let done = match setting.kind {
@@ -323,7 +331,7 @@ impl Settings {
                 failure.within(code, format!("the variable {name} cannot be used"))
             })?;
         }
-        if let Some(value) = set("MODELSEAL_S3_VIRTUAL_HOSTED") {
+        if let Some(value) = set("MODELSEAL_S3_VIRTUAL_HOSTED")? {
             let value = bool::from_str(&value).map_err(|_| {
                 Failure::argument("the variable MODELSEAL_S3_VIRTUAL_HOSTED is neither true nor false")
             })?;
@@ -410,6 +418,8 @@ fn find(setting: i32) -> Result<Setting, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     fn code(result: Result<(), Failure>) -> i32 {
@@ -464,7 +474,7 @@ mod tests {
     #[test]
     fn the_environment_is_that_of_the_command() {
         let from = |name: &'static str, value: &'static str| {
-            Settings::from_env(move |wanted| (wanted == name).then(|| Zeroizing::new(value.to_owned())))
+            Settings::from_env(move |wanted| (wanted == name).then(|| value.into()))
         };
         let settings = from("MODELSEAL_SCRYPT_MEMORY", "64").unwrap();
         assert_eq!(settings.open_options().unwrap().scrypt_memory, 64 << 20);
@@ -482,5 +492,21 @@ mod tests {
             failure.text()
         );
         assert!(from("MODELSEAL_THREADS", "").is_ok());
+        let settings = from("MODELSEAL_ISSUER_KEY", "issuer.pem").unwrap();
+        assert_eq!(
+            settings.values().text(MODELSEAL_SET_ISSUER_KEY),
+            Some("issuer.pem")
+        );
+    }
+
+    /// A check that cannot be understood is not left out.
+    #[test]
+    fn a_variable_that_is_no_text_is_told() {
+        for name in ["MODELSEAL_ISSUER", "TRUSTEE_URL", "MODELSEAL_S3_VIRTUAL_HOSTED"] {
+            let latin = |wanted: &str| (wanted == name).then(|| OsString::from_vec(vec![0xe9]));
+            let failure = Settings::from_env(latin).unwrap_err();
+            assert_eq!(failure.code(), status::MODELSEAL_TEXT);
+            assert!(failure.text().contains(name), "{}", failure.text());
+        }
     }
 }
