@@ -6,8 +6,10 @@
 # here and not by cargo, which exports what other crates have for C as well.
 set -euo pipefail
 built=$(realpath "$1")
-prefix=$2
-cd "$(dirname "$0")/../ffi"
+prefix=$(realpath --canonicalize-missing --no-symlinks "$2")
+destdir=${DESTDIR:+$(realpath --canonicalize-missing "$DESTDIR")}
+script=$(realpath "$0")
+cd "$(dirname "$script")/../ffi"
 
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' ../Cargo.toml | head -n 1)
 libdir=${LIBDIR:-$prefix/lib}
@@ -30,15 +32,15 @@ link() {
     ${CC:-cc} -shared -o "$shared" "${names[@]/#/-Wl,-u,}" "$static" "-Wl,--version-script=$exports" \
         "-Wl,-soname,$soname" -Wl,--gc-sections -Wl,-z,defs -Wl,-z,nodelete -Wl,-z,relro -Wl,-z,now "${needed[@]}"
 }
-[[ $shared -nt $static && $shared -nt exports.txt && $shared -nt $0 ]] || link
+[[ $shared -nt $static && $shared -nt exports.txt && $shared -nt $script ]] || link
 
-put() { install -D -m "$1" "$2" "${DESTDIR-}$3"; }
+put() { install -D -m "$1" "$2" "$destdir$3"; }
 put 644 include/modelseal.h "$includedir/modelseal.h"
 put 644 include/modelseal.hpp "$includedir/modelseal.hpp"
 put 644 "$static" "$libdir/libmodelseal.a"
 put 755 "$shared" "$libdir/libmodelseal.so.$version"
-ln -sf "libmodelseal.so.$version" "${DESTDIR-}$libdir/$soname"
-ln -sf "$soname" "${DESTDIR-}$libdir/libmodelseal.so"
-install -d "${DESTDIR-}$libdir/pkgconfig"
+ln -sf "libmodelseal.so.$version" "$destdir$libdir/$soname"
+ln -sf "$soname" "$destdir$libdir/libmodelseal.so"
+install -d "$destdir$libdir/pkgconfig"
 sed -e "s|@PREFIX@|$prefix|; s|@LIBDIR@|$libdir|; s|@INCLUDEDIR@|$includedir|" \
-    -e "s|@VERSION@|$version|; s|@STATIC_LIBS@|${needed[*]}|" modelseal.pc.in >"${DESTDIR-}$libdir/pkgconfig/modelseal.pc"
+    -e "s|@VERSION@|$version|; s|@STATIC_LIBS@|${needed[*]}|" modelseal.pc.in >"$destdir$libdir/pkgconfig/modelseal.pc"

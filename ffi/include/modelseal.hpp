@@ -7,11 +7,14 @@
 #ifndef MODELSEAL_HPP
 #define MODELSEAL_HPP
 
+#include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <functional>
 #include <memory>
+#include <new>
 #include <stdexcept>
+#include <string>
 #include <string_view>
 #include <vector>
 #include <sys/mman.h>
@@ -106,9 +109,7 @@ public:
         call(modelseal_list, get(), "", std::size_t(0), std::int32_t(1), &raw);
         std::unique_ptr<modelseal_entries, decltype(&modelseal_entries_free)> entries(raw, modelseal_entries_free);
         std::vector<std::string> paths;
-        for (std::size_t i = 0; i < modelseal_entries_count(raw); i++) {
-            paths.emplace_back(modelseal_entries_path(raw, i));
-        }
+        for (std::size_t i = 0; i < modelseal_entries_count(raw); i++) paths.emplace_back(modelseal_entries_path(raw, i));
         return paths;
     }
     /* Reads everything, and throws where something is damaged. `go_on` hears how many bytes of how many are done. */
