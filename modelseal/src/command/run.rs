@@ -153,7 +153,7 @@ impl Shown {
         signals: &mut Forwarded,
         console: &Console,
     ) -> Result<Self, Failure> {
-        let reason = match via {
+        let reason: Option<String> = match via {
             Some(Via::Stage) => None,
             #[cfg(feature = "fuse")]
             Some(Via::Mount) => return Self::mounted(model, place),
