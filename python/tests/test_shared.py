@@ -176,6 +176,7 @@ def test_other_users_get_nothing_and_give_nothing(first: str, place: Path, expec
     if stranger == 0:
         status = 2
         try:
+            os.close(go[1])
             os.setgid(65534)
             os.setuid(65534)
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
@@ -191,16 +192,17 @@ def test_other_users_get_nothing_and_give_nothing(first: str, place: Path, expec
                     status = 0 if _shared._ask(peer, _shared._TABLE) is None else 1
         finally:
             os._exit(status)
+    # Whichever process ends, the other one reads to the end.
+    os.close(ready[1])
+    if first == "theirs":
+        assert os.read(ready[0], 1) == b"x"
     tensors = _shared.shared(name, 2, sealed, False)  # type: ignore[arg-type]
-    found: dict[str, str] = {}
-    if first == "ours":
-        found |= digests([next(tensors)])
-        os.write(go[1], b"x")
-        assert os.waitstatus_to_exitcode(os.waitpid(stranger, 0)[1]) == 0
-        tensors.close()  # type: ignore[attr-defined]
-    else:
-        os.read(ready[0], 1)
-        found = digests(_shared.shared(name, 2, sealed, False))  # type: ignore[arg-type]
-        os.write(go[1], b"x")
-        assert os.waitstatus_to_exitcode(os.waitpid(stranger, 0)[1]) == 0
+    found = digests([next(tensors)])
+    if first == "theirs":
+        found |= digests(tensors)
         assert found == expected
+    os.write(go[1], b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(stranger, 0)[1]) == 0
+    tensors.close()  # type: ignore[attr-defined]
+    for end in (go[0], go[1], ready[0]):
+        os.close(end)
