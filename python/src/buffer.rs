@@ -1,37 +1,34 @@
 //! Memory that Python and Rust share.
 #![allow(unsafe_code)]
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_char, c_int};
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::{Arc, Weak};
 
 use modelseal::Buffer;
-use pyo3::buffer::PyUntypedBuffer;
-use pyo3::exceptions::{PyBufferError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::arena::{Arena, Kept};
 
-/// Calls `work` with the bytes of `object`, which can be written to and lie one behind the other.
+/// Calls `work` with the bytes of `object`, which can be written to, hold nothing but plain numbers, and lie one behind the
+/// other.
 ///
 /// Whoever changes them meanwhile from another thread gets what he asked for: bytes of both.
 pub(crate) fn with_bytes<R>(
     object: &Bound<'_, PyAny>,
     work: impl FnOnce(&mut [u8]) -> PyResult<R>,
 ) -> PyResult<R> {
-    let buffer = PyUntypedBuffer::get(object)?;
-    if buffer.readonly() {
+    let view = View::new(object)?;
+    if view.buffer.readonly != 0 {
         return Err(PyBufferError::new_err("the buffer cannot be written to"));
     }
-    if !buffer.is_c_contiguous() {
-        return Err(PyValueError::new_err("the buffer does not lie in one piece"));
-    }
-    let len = buffer.len_bytes();
-    let data = NonNull::new(buffer.buf_ptr().cast::<u8>()).filter(|_| len > 0);
-    let Some(data) = data else { return work(&mut []) };
+    let Some((data, len)) = view.bytes() else {
+        return work(&mut []);
+    };
     // SAFETY: the view keeps `len` bytes at `data` where they are until it is released, behind `work`; they are
     // initialised, and plain bytes.
     work(unsafe { slice::from_raw_parts_mut(data.as_ptr(), len) })
@@ -39,15 +36,85 @@ pub(crate) fn with_bytes<R>(
 
 /// Calls `work` with the bytes of `object`, which lie one behind the other.
 pub(crate) fn read_bytes<R>(object: &Bound<'_, PyAny>, work: impl FnOnce(&[u8]) -> R) -> PyResult<R> {
-    let buffer = PyUntypedBuffer::get(object)?;
-    if !buffer.is_c_contiguous() {
-        return Err(PyValueError::new_err("the buffer does not lie in one piece"));
-    }
-    let len = buffer.len_bytes();
-    let data = NonNull::new(buffer.buf_ptr().cast::<u8>()).filter(|_| len > 0);
-    let Some(data) = data else { return Ok(work(&[])) };
+    let view = View::new(object)?;
+    let Some((data, len)) = view.bytes() else {
+        return Ok(work(&[]));
+    };
     // SAFETY: as in `with_bytes`.
     Ok(work(unsafe { slice::from_raw_parts(data.as_ptr(), len) }))
+}
+
+/// A buffer of Python, of which any bytes make sense, and which lie one behind the other.
+struct View<'a, 'py> {
+    /// It may point into itself.
+    buffer: Box<ffi::Py_buffer>,
+    /// Released where Python is attached.
+    _object: &'a Bound<'py, PyAny>,
+}
+
+impl<'a, 'py> View<'a, 'py> {
+    fn new(object: &'a Bound<'py, PyAny>) -> PyResult<Self> {
+        let mut buffer = Box::new(ffi::Py_buffer::new());
+        // SAFETY: `buffer` is filled, or left as it is.
+        let status =
+            unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *buffer, ffi::PyBUF_FULL_RO) };
+        if status != 0 {
+            return Err(PyErr::fetch(object.py()));
+        }
+        let view = Self {
+            buffer,
+            _object: object,
+        };
+        // SAFETY: where there is a format, it is text that lasts as long as the view.
+        let format =
+            NonNull::new(view.buffer.format).map(|format| unsafe { CStr::from_ptr(format.as_ptr()) });
+        // Without one it is bytes.
+        if let Some(format) = format.filter(|format| !is_plain(format.to_bytes())) {
+            return Err(PyTypeError::new_err(format!(
+                "the buffer holds objects or addresses (format {:?}), and not plain numbers or bytes",
+                format.to_string_lossy()
+            )));
+        }
+        // SAFETY: Python filled the buffer.
+        if unsafe { ffi::PyBuffer_IsContiguous(&raw const *view.buffer, b'C' as c_char) } == 0 {
+            return Err(PyValueError::new_err("the buffer does not lie in one piece"));
+        }
+        Ok(view)
+    }
+
+    /// Where its bytes are, and how many; None where there are none.
+    fn bytes(&self) -> Option<(NonNull<u8>, usize)> {
+        let len = usize::try_from(self.buffer.len).ok().filter(|len| *len > 0)?;
+        Some((NonNull::new(self.buffer.buf.cast())?, len))
+    }
+}
+
+impl Drop for View<'_, '_> {
+    fn drop(&mut self) {
+        // SAFETY: Python filled it, and is attached.
+        unsafe { ffi::PyBuffer_Release(&raw mut *self.buffer) };
+    }
+}
+
+/// Whether a format of Python's `struct`, with what PEP 3118 adds, has numbers and characters alone, also in arrays and
+/// records: no references to objects (`O`), no addresses (`P`, `&`, `X`, and `z` and `Z` of `ctypes`), nothing unknown.
+fn is_plain(format: &[u8]) -> bool {
+    let mut rest = format.iter();
+    while let Some(kind) = rest.next() {
+        let known = match kind {
+            b'@' | b'=' | b'<' | b'>' | b'!' | b'^' | b' ' | b'0'..=b'9' => true,
+            b'T' | b'{' | b'}' | b'(' | b',' | b')' => true,
+            // The name of a field.
+            b':' => rest.any(|byte| *byte == b':'),
+            // Complex numbers, but alone it is an address.
+            b'Z' => matches!(rest.next(), Some(b'f' | b'd' | b'g')),
+            kind => b"xcbB?hHiIlLqQnNefdgFDGspuw".contains(kind),
+        };
+        if !known {
+            return false;
+        }
+    }
+    true
 }
 
 /// A part of decrypted memory, by the buffer protocol. It can be written to, and belongs to whoever has it.

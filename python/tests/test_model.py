@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import array
+import ctypes
 import io
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,8 +81,73 @@ def test_any_writable_memory_is_filled(model: modelseal.Model, source: Path) -> 
         floats = numpy.zeros((100, 10), dtype=numpy.float32)
         assert file.readinto_at(floats, 64) == 4000
         assert floats.tobytes() == content[64:4064]
-        with pytest.raises((ValueError, BufferError)):
-            file.readinto_at(floats[:, ::2], 0)
+        for strided in (floats[:, ::2], floats[::-1], floats.T):
+            with pytest.raises(ValueError, match="one piece"):
+                file.readinto_at(strided, 0)
+        kinds = [
+            "?", "i1", ">i2", "u4", "<i8", "f2", ">f8", "longdouble", "c8", "c16", "clongdouble", "S3", "U2", "V5",
+            [("O", "<f4"), ("P", "u1", (2, 3)), ("deep", [("z", "i2"), ("&<O", "?")])],
+        ]  # fmt: skip
+        for kind in kinds:
+            records = numpy.zeros((3, 7), dtype=kind)
+            assert file.readinto_at(records, 5) == records.nbytes, kind
+            assert records.tobytes() == content[5 : 5 + records.nbytes], kind
+        scalar = numpy.zeros((), dtype=numpy.int64)
+        assert file.readinto_at(scalar, 1) == 8 and scalar.tobytes() == content[1:9]
+        for code in array.typecodes:
+            numbers = array.array(code, "" if code in "uw" else [0] * 9)
+            assert file.readinto_at(numbers, 0) == len(numbers) * numbers.itemsize
+            assert numbers.tobytes() == content[: len(numbers) * numbers.itemsize]
+        c = (ctypes.c_double * 4)()
+        assert file.readinto_at(c, 0) == 32 and bytes(c) == content[:32]
+        view = memoryview(bytearray(24)).cast("q", (3, 1))
+        assert file.readinto_at(view, 0) == 24 and view.tobytes() == content[:24]
+        for nothing in (bytearray(), numpy.zeros((4, 0)), memoryview(bytearray(9))[9:]):
+            assert file.readinto_at(nothing, 0) == 0
+        for frozen in (bytes(9), memoryview(bytes(9)), numpy.frombuffer(bytes(8))):
+            with pytest.raises(BufferError, match="written"):
+                file.readinto_at(frozen, 0)
+
+
+def test_nothing_is_written_over_objects_and_addresses(sealed: Path) -> None:
+    pytest.importorskip("numpy")
+    script = (
+        "import ctypes, sys\n"
+        "import numpy\n"
+        "import modelseal\n"
+        "class Record(ctypes.Structure):\n"
+        "    _fields_ = [('number', ctypes.c_int), ('object', ctypes.py_object)]\n"
+        "thing = object()\n"
+        "arrays = [\n"
+        "    numpy.full(4, thing, dtype=object),\n"
+        "    numpy.full((2, 2), thing, dtype=object),\n"
+        "    numpy.full((), thing, dtype=object),\n"
+        "    memoryview(numpy.full(4, thing, dtype=object)),\n"
+        "    numpy.array([(1, thing)] * 3, dtype=[('i', '<i4'), ('what', object)]),\n"
+        "    numpy.array([((1, thing),)] * 3, dtype=[('deep', [('i', 'u1'), ('two', object, (2,))])]),\n"
+        "    (ctypes.py_object * 2)(thing, thing),\n"
+        "    (Record * 2)((1, thing), (2, thing)),\n"
+        "    (ctypes.c_void_p * 2)(),\n"
+        "    (ctypes.c_char_p * 2)(b'one', b'two'),\n"
+        "    (ctypes.c_wchar_p * 2)('one', 'two'),\n"
+        "    (ctypes.POINTER(ctypes.c_int) * 2)(),\n"
+        "    (ctypes.CFUNCTYPE(None) * 2)(),\n"
+        "]\n"
+        f"model = modelseal.open({str(sealed)!r}, {KEY!r}, **{trust(sealed)!r})\n"
+        "file = model.file('deep/er/big.bin')\n"
+        "for each in arrays:\n"
+        "    try:\n"
+        "        file.readinto_at(each, 0)\n"
+        "    except TypeError as error:\n"
+        "        print(error)\n"
+        "    else:\n"
+        "        sys.exit(f'{each!r} was written over')\n"
+        "assert arrays[0].tolist() == [thing] * 4 and arrays[9][1] == b'two'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert len(said) == 13 and all("objects or addresses (format" in line for line in said), said
 
 
 def test_a_memory_file_holds_all_and_cannot_be_changed(model: modelseal.Model, source: Path) -> None:
