@@ -1,7 +1,7 @@
 //! Memory that Python and Rust share.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_int};
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::slice;
@@ -75,8 +75,8 @@ impl<'a, 'py> View<'a, 'py> {
                 format.to_string_lossy()
             )));
         }
-        // SAFETY: Python filled the buffer.
-        if unsafe { ffi::PyBuffer_IsContiguous(&raw const *view.buffer, b'C' as c_char) } == 0 {
+        // SAFETY: Python filled the buffer; the letter lasts.
+        if unsafe { ffi::PyBuffer_IsContiguous(&raw const *view.buffer, *c"C".as_ptr()) } == 0 {
             return Err(PyValueError::new_err("the buffer does not lie in one piece"));
         }
         Ok(view)
