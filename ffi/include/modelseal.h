@@ -207,7 +207,7 @@
 /** A kind of key that does not go with what is asked for. */
 #define MODELSEAL_KEY_KIND 503
 
-/** A location that cannot be one. */
+/** A location, or a path in a model, that cannot be one. */
 #define MODELSEAL_LOCATION 504
 
 /** What lies there is no sealed model. */

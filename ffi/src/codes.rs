@@ -17,6 +17,7 @@ pub(crate) fn of(error: &Error) -> i32 {
         #[cfg(feature = "attest")]
         Error::Attest { source, .. } | Error::Broker { source } => attest(source),
         Error::Location { .. } => s::MODELSEAL_LOCATION,
+        Error::Options { .. } => s::MODELSEAL_ARGUMENT,
         Error::KeyKind { .. } => s::MODELSEAL_KEY_KIND,
         Error::NotSealed { .. } => s::MODELSEAL_NOT_SEALED,
         Error::Incomplete { .. } => s::MODELSEAL_INCOMPLETE,

@@ -115,7 +115,7 @@ pub const MODELSEAL_KEY: i32 = 501;
 pub const MODELSEAL_KEY_SOURCE: i32 = 502;
 /// A kind of key that does not go with what is asked for.
 pub const MODELSEAL_KEY_KIND: i32 = 503;
-/// A location that cannot be one.
+/// A location, or a path in a model, that cannot be one.
 pub const MODELSEAL_LOCATION: i32 = 504;
 /// What lies there is no sealed model.
 pub const MODELSEAL_NOT_SEALED: i32 = 505;

@@ -19,6 +19,25 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// A location without what may be a secret in it: a password before an `@`, or a signature behind a `?`.
+fn shown(location: &Path) -> String {
+    let text = location.to_string_lossy();
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text.into_owned();
+    };
+    let rest = match rest.find(['@', '?', '#']) {
+        Some(_) if rest.contains('@') => "",
+        Some(end) => &rest[..end],
+        None => rest,
+    };
+    let more = if rest.len() + scheme.len() + 3 < text.len() {
+        "..."
+    } else {
+        ""
+    };
+    format!("{scheme}://{rest}{more}")
+}
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -74,12 +93,18 @@ pub enum Error {
         source: attest_client::Error,
     },
     /// A location that cannot be one.
-    #[error("{}: {what}", location.display())]
+    #[error("{}: {what}", shown(location))]
     Location {
         /// The location.
         location: PathBuf,
         /// What is wrong with it.
         what: &'static str,
+    },
+    /// Options that do not go together, or that are missing.
+    #[error("{what}")]
+    Options {
+        /// What is wrong with them.
+        what: String,
     },
     /// A kind of key that does not go with what is asked for.
     #[error("{what}")]

@@ -34,6 +34,8 @@ impl Model {
                 Ok(false) => {}
                 // Its parent may tell more than that it cannot be read.
                 Err(error) if is_missing(&error) => {}
+                // Of a URL there may be too little left to be one.
+                Err(Error::Location { .. }) if part > 0 => {}
                 Err(error) => return Err(error),
             }
         }
@@ -47,7 +49,6 @@ impl Model {
 fn is_missing(error: &Error) -> bool {
     let kind = error.io_source().map(io::Error::kind);
     matches!(kind, Some(io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
-        || matches!(error, Error::Location { .. })
 }
 
 #[cfg(test)]
@@ -70,6 +71,20 @@ mod tests {
         for location in [dir.path().join("x"), dir.path().to_path_buf(), "".into()] {
             let error = Model::locate(&location, &options).unwrap_err();
             assert!(matches!(error, Error::NotSealed { .. }), "{error}");
+        }
+        #[cfg(feature = "object-store")]
+        for (location, shown) in [
+            ("https://me:se?cret@host/x", "https://...: credentials"),
+            (
+                "https://host/x?sig=secret",
+                "https://host/x...: it names one object",
+            ),
+            ("ftp://me:secret@host/x", "ftp://...: its scheme"),
+        ] {
+            let error = Model::locate(location.as_ref(), &options)
+                .unwrap_err()
+                .to_string();
+            assert!(error.starts_with(shown) && !error.contains("secret"), "{error}");
         }
     }
 }

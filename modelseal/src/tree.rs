@@ -4,7 +4,7 @@
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use chunk_cipher::store::{Kind, Metadata, ReadAt, Xattr};
@@ -99,15 +99,17 @@ impl Model {
     /// The entry at `path` in the model. Symlinks are not followed.
     ///
     /// # Errors
-    /// [`Error::Vault`] or [`Error::Package`] where there is none.
+    /// [`Error::Vault`] or [`Error::Package`] where there is none, [`Error::Location`] where there can be none.
     pub fn lookup(&self, path: impl AsRef<Path>) -> Result<Entry> {
+        let path = path.as_ref();
+        check_path(path)?;
         match &self.stored {
             Stored::Vault(vault) => vault
-                .lookup(path.as_ref())
+                .lookup(path)
                 .map(|entry| Entry(Place::Vault(entry)))
                 .map_err(Error::vault(&self.location)),
             Stored::Package(package) => package
-                .lookup(path.as_ref())
+                .lookup(path)
                 .map(|entry| Entry(Place::Package(entry.clone())))
                 .map_err(Error::package(&self.location)),
         }
@@ -120,6 +122,7 @@ impl Model {
     pub fn walk(&self, start: &Entry) -> Result<Box<dyn Iterator<Item = Found> + '_>> {
         match (&self.stored, &start.0) {
             (Stored::Vault(vault), Place::Vault(entry)) => {
+                self.expect_dir(start)?;
                 let dir = vault.dir(entry).map_err(Error::vault(&self.location))?;
                 Ok(Box::new(vault.walk(dir).map(|found| self.found(found))))
             }
@@ -139,6 +142,7 @@ impl Model {
     pub fn list(&self, dir: &Entry) -> Result<Vec<Found>> {
         match (&self.stored, &dir.0) {
             (Stored::Vault(vault), Place::Vault(entry)) => {
+                self.expect_dir(dir)?;
                 let listing = vault.dir(entry).and_then(|dir| vault.list(&dir));
                 let listing = listing.map_err(Error::vault(&self.location))?;
                 let entries = listing.entries.into_iter().map(gocryptfs_core::Found::Entry);
@@ -333,6 +337,23 @@ impl Model {
 }
 
 /// An entry of a manifest.
+/// Refuses what no path in a model can be.
+fn check_path(path: &Path) -> Result<()> {
+    let what = path.components().find_map(|part| match part {
+        Component::ParentDir | Component::Prefix(_) => Some("this path leads out of the model"),
+        Component::Normal(name) if name.as_bytes().contains(&0) => Some("this path has a NUL byte in it"),
+        Component::Normal(name) if name.len() > 255 => Some("a name in this path is longer than 255 bytes"),
+        _ => None,
+    });
+    match what {
+        Some(what) => Err(Error::Location {
+            location: path.to_path_buf(),
+            what,
+        }),
+        None => Ok(()),
+    }
+}
+
 fn listed(entry: sam_format::Entry) -> Found {
     Found::Entry(Entry(Place::Package(entry)))
 }

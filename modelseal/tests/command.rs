@@ -139,7 +139,7 @@ fn ls_lists() {
         .fails(5, &["vault", "none", "No such file"]);
     place
         .keyed(&["ls", "vault", "../vault"])
-        .fails(1, &["../vault", "leads out"]);
+        .fails(2, &["../vault", "leads out"]);
 }
 
 #[test]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+import operator
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from modelseal import _modelseal
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
     from modelseal._model import Model
 
@@ -65,14 +66,16 @@ class SealedFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         self._check()
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}
-        if whence not in base:
-            raise ValueError(f"whence is {whence}, and none of 0, 1 and 2")
-        position = base[whence] + offset
-        if position < 0:
-            raise ValueError(f"there is no position {position}")
-        self._position = position
-        return position
+        if whence == os.SEEK_SET:
+            base = 0
+        elif whence == os.SEEK_CUR:
+            base = self._position
+        elif whence == os.SEEK_END:
+            base = self.size
+        else:
+            raise ValueError(f"whence is {whence!r}, and none of 0, 1 and 2")
+        self._position = _position(base + operator.index(offset))
+        return self._position
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fills `buffer` from the position on, as far as the file goes. Returns how many bytes that is."""
@@ -83,18 +86,22 @@ class SealedFile(io.RawIOBase):
     def readinto_at(self, buffer: WriteableBuffer, offset: int) -> int:
         """Fills `buffer` from the byte `offset` on, on all cores. Returns how many bytes there were."""
         self._check()
-        return self._handle.read_into(buffer, offset)
+        return self._handle.read_into(buffer, _position(operator.index(offset)))
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Up to `size` bytes from the position on; all that are left where it is negative or None."""
         self._check()
         rest = max(0, self.size - self._position)
-        read = self._handle.read(self._position, rest if size is None or size < 0 else min(size, rest))
+        wanted = -1 if size is None else operator.index(size)
+        read = self._handle.read(self._position, rest if wanted < 0 else min(wanted, rest))
         self._position += len(read)
         return read
 
     def readall(self) -> bytes:
         return self.read()
+
+    def write(self, data: ReadableBuffer, /) -> NoReturn:
+        raise io.UnsupportedOperation("a sealed file is read-only")
 
     def memfd(self) -> io.FileIO:
         """The whole plaintext in memory that nobody can change any more, as a file of the system.
@@ -118,6 +125,13 @@ class SealedFile(io.RawIOBase):
 
     def __getstate__(self) -> object:
         return None
+
+
+def _position(position: int) -> int:
+    # As far as a file of the system goes.
+    if not 0 <= position < 1 << 63:
+        raise ValueError(f"there is no position {position}")
+    return position
 
 
 def _reopen(model: Model, path: str, position: int) -> SealedFile:

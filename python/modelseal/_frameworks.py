@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal, Protocol, TypeAlias
@@ -90,7 +89,11 @@ class Numpy:
         return np.frombuffer(memoryview(memory), dtype=kind).reshape(shape)
 
     def own(self, tensor: Any, whole: Any) -> Any:
-        return tensor if math.prod(tensor.shape) == math.prod(whole.shape) else tensor.copy()
+        import numpy as np
+
+        # Of a single element numpy makes a scalar.
+        part = np.asarray(tensor)
+        return part if part.size == whole.size else part.copy()
 
 
 def _contiguous() -> Any:

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 from modelseal import _modelseal
 from modelseal._file import SealedFile
 from modelseal._modelseal import Entry
-from modelseal._options import Key, Location, Options, SealOptions, opening, resolved_key, sealing
+from modelseal._options import (
+    LOG_N,
+    SERIALS,
+    Key,
+    Location,
+    Options,
+    SealOptions,
+    opening,
+    resolved_key,
+    sealing,
+    within,
+)
 
 if TYPE_CHECKING:
     from modelseal.safetensors import Tensors
@@ -265,6 +276,8 @@ def change_password(
     **options: Unpack[Options],
 ) -> None:
     """Puts a vault under a new key. Its content stays as it is, and opens with the old key and the old conf."""
+    if scrypt_n is not None:
+        within(LOG_N, "scrypt_n", scrypt_n)
     _modelseal.change_password(location, resolved_key(key), new_key, scrypt_n, opening(options))
 
 
@@ -281,4 +294,5 @@ def sign_manifest(
         import time
 
         serial = int(time.time())
+    within(SERIALS, "serial", serial)
     return _modelseal.sign_manifest(location, manifest, issuer_key, serial, progress)

@@ -124,26 +124,50 @@ def _flags(options: Mapping[str, Any], known: frozenset[str]) -> list[tuple[str,
     for name, value in options.items():
         if name not in known:
             raise TypeError(f"there is no option {name!r}; there are: {', '.join(sorted(known))}")
-        if value is None or (name in _SWITCHES and not value):
+        if value is None:
             continue
         flag = name.replace("_", "-")
-        several = not isinstance(value, str | os.PathLike) and isinstance(value, Iterable)
-        for each in value if several else [value]:
-            flags.append((flag, _text(name, each)))
+        if name in _SWITCHES:
+            if not isinstance(value, bool):
+                raise TypeError(f"the option {name} is True or False, and not {value!r}")
+            if value:
+                flags.append((flag, ""))
+            continue
+        several = [value]
+        if name == "issuer" and not isinstance(value, str | os.PathLike | bytes) and isinstance(value, Iterable):
+            several = list(value)
+            if not several:
+                # Else whatever is signed by anybody would do.
+                raise ValueError("the option issuer names nobody")
+        flags += [(flag, _text(name, each)) for each in several]
     return flags
 
 
 def _text(name: str, value: Any) -> str:
-    if name in _SWITCHES:
-        return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int):
         return str(value)
-    text = os.fspath(value)
-    if not isinstance(text, str) or not text:
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str):
+        raise TypeError(f"the option {name} takes no {type(value).__name__}")
+    if not text:
         raise ValueError(f"the option {name} has no value")
     return text
+
+
+LOG_N = (10, 28)
+"""From where to where the base-2 logarithm of scrypt's cost goes."""
+
+SERIALS = (0, 2**63 - 1)
+
+
+def within(bounds: tuple[int, int], name: str, value: int) -> int:
+    """A number that is neither too small nor too large."""
+    first, last = bounds
+    if not first <= value <= last:
+        raise ValueError(f"{name} is {value}, and none of {first} to {last}")
+    return value
 
 
 def resolved_key(key: Key | None) -> Key:

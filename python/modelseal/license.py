@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Unpack
 
 from modelseal import _modelseal
-from modelseal._options import Key, Location, Options, opening, resolved_key
+from modelseal._options import LOG_N, Key, Location, Options, opening, resolved_key, within
 
 __all__ = ["add", "issue", "keygen", "machine", "show", "verify"]
 
@@ -48,7 +48,7 @@ def issue(
         issuer_key,
         key_id,
         config,
-        scrypt_n,
+        within(LOG_N, "scrypt_n", scrypt_n),
         output is None,
         replace,
         opening(options),

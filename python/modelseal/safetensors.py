@@ -95,12 +95,13 @@ class Tensors:
     def load(self, name: str, framework: Framework = "pt", device: Any = "cpu") -> Any:
         """One tensor."""
         _, dtype, shape, shard, start, end = self._place(name)
-        tensor = maker(framework).make(self._handle.read(shard, start, end), dtype, shape)
+        self._model._check()
+        tensor = _maker(framework, device).make(self._handle.read(shard, start, end), dtype, shape)
         return _to(tensor, device)
 
     def slice(self, name: str, framework: Framework = "pt", device: Any = "cpu") -> SafeSlice:
         """A tensor to take parts of, of which nothing but those is decrypted."""
-        return SafeSlice(self, name, maker(framework), device)
+        return SafeSlice(self, name, _maker(framework, device), device)
 
     def load_all(
         self,
@@ -111,7 +112,8 @@ class Tensors:
         progress: bool = False,
     ) -> dict[str, Any]:
         """All tensors, a shard at a time."""
-        made_by = maker(framework)
+        self._model._check()
+        made_by = _maker(framework, device)
         if isinstance(made_by, Torch) and str(device).startswith("cuda"):
             return self._load_on_gpu(made_by, device, progress)
         if not _is_cpu(device):
@@ -141,7 +143,8 @@ class Tensors:
         A thread decrypts up to `ahead` bytes ahead, or one tensor where that is longer; no more than that and what the caller
         keeps is in memory, besides as much of dropped tensors that is about to serve again.
         """
-        make = maker(framework).make
+        self._model._check()
+        make = _maker(framework, device).make
         stream = self._handle.stream(ahead)
         try:
             with self._bar(progress) as bar:
@@ -228,10 +231,10 @@ class safe_open:  # noqa: N801 (as safetensors calls it)
         path: Location = "",
         **options: Unpack[Options],
     ) -> None:
+        _maker(framework, device)
         self._model, inner, self._is_ours = opened(location, key, options)
         self._framework: Framework = framework
         self._device = device
-        maker(framework)
         self._tensors = Tensors(self._model, os.path.join(inner, path) if inner and path else inner or path)
 
     def keys(self) -> list[str]:
@@ -321,8 +324,15 @@ def load_model(
     return list(missing), list(unexpected)
 
 
+def _maker(framework: str, device: Any) -> Maker:
+    made_by = maker(framework)
+    if not isinstance(made_by, Torch) and not _is_cpu(device):
+        raise ValueError(f"arrays of numpy lie in the memory of the CPU, and not on {device!r}; take framework='pt'")
+    return made_by
+
+
 def _is_cpu(device: Any) -> bool:
-    return str(device) == "cpu"
+    return device is None or str(device) == "cpu"
 
 
 def _to(tensor: Any, device: Any) -> Any:

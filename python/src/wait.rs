@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 
 use crate::error::warn;
@@ -51,6 +51,9 @@ pub(crate) fn metered<T: Send>(
     progress: Option<&Bound<'_, PyAny>>,
     work: impl FnOnce(&Meter) -> T + Send,
 ) -> PyResult<T> {
+    if progress.is_some_and(|progress| !progress.is_callable()) {
+        return Err(PyTypeError::new_err("progress cannot be called"));
+    }
     let meter = Meter::default();
     let (sender, receiver) = channel();
     let receiver = Mutex::new(receiver);

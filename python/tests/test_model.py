@@ -16,6 +16,7 @@ import pytest
 from conftest import BIG, KEY, trust
 
 import modelseal
+from modelseal.safetensors import load_file
 
 
 def test_what_is_sealed_is_listed_and_read(model: modelseal.Model, source: Path) -> None:
@@ -59,8 +60,19 @@ def test_files_are_those_of_python(model: modelseal.Model, source: Path) -> None
         into = bytearray(b"\xff" * 10)
         assert file.readinto_at(into, BIG - 4) == 4
         assert into == content[-4:] + b"\xff" * 6
-        with pytest.raises(ValueError, match="position -1"):
-            file.seek(-1)
+        for wrong in (-1, 1 << 63, -(1 << 70)):
+            with pytest.raises(ValueError, match=f"position {wrong}"):
+                file.seek(wrong)
+            with pytest.raises(ValueError, match=f"position {wrong}"):
+                file.readinto_at(into, wrong)
+        for use in (file.seek, file.read, lambda size: file.readinto_at(into, size)):
+            with pytest.raises(TypeError, match="float"):
+                use(1.5)
+        with pytest.raises(ValueError, match="whence"):
+            file.seek(0, 3)
+        with pytest.raises(io.UnsupportedOperation, match="read-only"):
+            file.write(b"x")
+        assert file.tell() == BIG
         with pytest.raises(BufferError, match="written"):
             file.readinto_at(bytes(9), 0)
         file.seek(0)
@@ -237,6 +249,64 @@ def test_options_are_those_of_the_command(sealed: Path, monkeypatch: pytest.Monk
         modelseal.open(sealed, KEY, evidence="none", **trust(sealed))  # type: ignore[arg-type]
     with pytest.raises(modelseal.FormatError, match="scrypt"):
         modelseal.open(sealed, KEY, scrypt_memory=0, **trust(sealed))
+    for wrong in ({"threads": [4]}, {"threads": 1.5}, {"read_mode": b"copy"}, {"kbs_url": {"a": 1}}):
+        with pytest.raises(TypeError, match=f"the option {next(iter(wrong))} takes no"):
+            modelseal.open(sealed, KEY, **wrong)  # type: ignore[arg-type]
+    # Nobody is not anybody.
+    with pytest.raises(ValueError, match="issuer names nobody"):
+        modelseal.open(sealed, KEY, issuer=[])
+    with pytest.raises(ValueError, match="issuer"):
+        modelseal.open(sealed, KEY, issuer=["nobody"])
     monkeypatch.setenv("MODELSEAL_THREADS", "many")
     with pytest.raises(ValueError, match="many"):
         modelseal.open(sealed, KEY, **trust(sealed))
+
+
+def test_options_of_sealing_go_together(source: Path, tmp_path: Path) -> None:
+    place = tmp_path / "sealed"
+    for options, what in [
+        ({"license_config": {"expires": "2030-01-01T00:00:00Z"}}, "license-config is for --format sam"),
+        ({"chunk_size": 4096}, "chunk-size is for --format sam"),
+        ({"format": "sam"}, "key-id is missing"),
+        ({"format": "sam", "key_id": "LD_Test_0001", "xchacha": True}, "xchacha is for --format gocryptfs"),
+        ({"xchacha": True, "aessiv": True}, "aessiv"),
+        ({"scrypt_n": 40}, "40"),
+    ]:
+        with pytest.raises(ValueError, match=what):
+            modelseal.seal(source, place, KEY, **options)  # type: ignore[arg-type]
+    for wrong in ("no", 0, []):
+        with pytest.raises(TypeError, match="xchacha is True or False"):
+            modelseal.seal(source, place, KEY, xchacha=wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="progress"):
+        modelseal.seal(source, place, KEY, progress=True)  # type: ignore[arg-type]
+    assert not place.exists()
+    with pytest.raises(ValueError, match="scrypt_n is 400"):
+        modelseal.change_password(place, KEY, KEY, scrypt_n=400)
+    with pytest.raises(ValueError, match="serial is -1"):
+        modelseal.sign_manifest(place, "issuer", serial=-1)
+    with pytest.raises(ValueError, match="scrypt_n is 9"):
+        modelseal.license.issue(place, KEY, issuer_key="issuer", scrypt_n=9)
+
+
+def test_a_path_that_cannot_be_one_says_so(model: modelseal.Model) -> None:
+    for path, what in [("../x", "leads out"), ("deep/../config.json", "leads out"), ("a\0b", "NUL"), ("x" * 256, "255")]:
+        for use in (model.file, model.exists, model.ls, model.info, model.tensors):
+            with pytest.raises(ValueError, match=what):
+                use(path)
+    for listed in (model.ls, model.walk):
+        with pytest.raises(NotADirectoryError, match="config.json") as caught:
+            listed("config.json")
+        assert caught.value.filename == f"{model.location}/config.json"
+
+
+def test_messages_are_without_what_a_location_has_of_secrets() -> None:
+    for url in ("https://me:s3cr3t@host/vault", "https://host/vault?X-Amz-Signature=s3cr3t"):
+        for use in (
+            lambda url: modelseal.open(url, KEY),
+            lambda url: modelseal.seal(".", url, KEY),
+            lambda url: load_file(url, key=KEY, framework="np"),
+            modelseal.inspect,
+        ):
+            with pytest.raises(ValueError, match="https://") as caught:
+                use(url)
+            assert "s3cr3t" not in str(caught.value)

@@ -145,6 +145,12 @@ def test_numpy_has_the_same(model: modelseal.Model, plain: tuple[Path, dict[str,
     assert loaded["float32"].dtype == numpy.float32
     with safe_open(model, "numpy") as file:
         assert file.get_slice("tall")[3:5, 7].tobytes() == loaded["tall"][3:5, 7].tobytes()
+        for single in (file.get_slice("scalar")[...], file.get_slice("float32")[1, 2, -1]):
+            assert isinstance(single, numpy.ndarray) and single.shape == () and single.dtype == numpy.float32
+        assert file.get_slice("float32")[1, 2, -1] == loaded["float32"][1, 2, -1]
+    for use in (load_file, lambda model, device, framework: safe_open(model, framework, device)):
+        with pytest.raises(ValueError, match="numpy lie in the memory of the CPU"):
+            use(model, device="cuda", framework="np")
 
 
 @pytest.mark.parametrize("shape", ["rows", "columns", "both"])
@@ -177,6 +183,25 @@ def random_index(rng: random.Random, shape: Any, kind: str) -> Any:
     if rng.random() < 0.3:
         return (..., index[-1])
     return tuple(index[: rng.randint(1, len(index))])
+
+
+def test_what_was_closed_says_so(model: modelseal.Model) -> None:
+    with safe_open(model.location, key=KEY, **trust(Path(model.location))) as file:
+        part, tensors = file.get_slice("tall"), file._tensors
+    for use in (
+        lambda: file.get_tensor("tall"),
+        file.get_tensors,
+        lambda: part[:3],
+        lambda: tensors.load("tall"),
+        tensors.load_all,
+        lambda: next(tensors.items()),
+    ):
+        with pytest.raises(ValueError, match="closed"):
+            use()
+    # What was opened elsewhere is closed there.
+    with safe_open(model) as file:
+        pass
+    assert file.get_tensor("scalar").shape == ()
 
 
 def test_an_index_that_is_none_is_refused(model: modelseal.Model) -> None:

@@ -35,6 +35,9 @@ pub(crate) fn seal_options(
     note: &dyn Fn(&str),
 ) -> Result<SealOptions, Failure> {
     let format = match how.format {
+        Format::Gocryptfs if config.is_some() => {
+            return Err(Failure::usage("--license-config is for --format sam only"));
+        }
         Format::Gocryptfs => SealFormat::Gocryptfs(how.conf()?),
         Format::Sam => {
             how.refuse_vault_options()?;

@@ -104,9 +104,8 @@ impl Failure {
         match self {
             Self::Model(error) => error,
             Self::Io { path, action, source } => crate::Error::Io { path, action, source },
-            other => crate::Error::KeySource {
+            other => crate::Error::Options {
                 what: other.to_string(),
-                source: None,
             },
         }
     }
@@ -167,8 +166,8 @@ fn is_scrypt_limit(error: &chunk_cipher::Error) -> bool {
 
 fn of_model(error: &crate::Error) -> Exit {
     match error.kind() {
-        // A reference that is none is the key's fault, a location that is none the command line's.
-        ErrorKind::Argument if matches!(error, crate::Error::Location { .. }) => Exit::Usage,
+        // A reference that is none is the key's fault, all else the command line's.
+        ErrorKind::Argument if !matches!(error, crate::Error::KeyRef { .. }) => Exit::Usage,
         ErrorKind::Argument | ErrorKind::Key | ErrorKind::Attestation => Exit::Key,
         ErrorKind::License | ErrorKind::Model => Exit::Model,
         ErrorKind::Damaged => Exit::Damaged,

@@ -20,7 +20,7 @@ pub enum ErrorKind {
     Damaged,
     /// What lies there is no sealed model, is incomplete, or is of a kind that is not supported.
     Model,
-    /// A location or a reference cannot be one.
+    /// A location, a path or a reference cannot be one, or options do not go together.
     Argument,
     /// Something cannot be read or written.
     Io,
@@ -39,7 +39,7 @@ impl Error {
             Self::Key {
                 source: Some(source), ..
             } if source.kind() == io::ErrorKind::Interrupted => ErrorKind::Cancelled,
-            Self::KeyRef { .. } | Self::Location { .. } => ErrorKind::Argument,
+            Self::KeyRef { .. } | Self::Location { .. } | Self::Options { .. } => ErrorKind::Argument,
             Self::Key { .. } | Self::KeySource { .. } | Self::KeyKind { .. } => ErrorKind::Key,
             #[cfg(feature = "attest")]
             Self::Attest { .. } | Self::Broker { .. } => ErrorKind::Attestation,
