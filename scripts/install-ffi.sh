@@ -2,18 +2,20 @@
 # Installs the C library that cargo built: headers, static and shared library, and what pkg-config says of them.
 # `install-ffi.sh FOLDER PREFIX`, with FOLDER being cargo's, such as target/release
 #
-# DESTDIR goes before every path; LIBDIR and INCLUDEDIR replace PREFIX/lib and PREFIX/include. The shared library is linked
+# DESTDIR goes before every path; LIBDIR and INCLUDEDIR replace PREFIX/lib and PREFIX/include. What is relative is so to the
+# folder that this is run in. The shared library is linked
 # here and not by cargo, which exports what other crates have for C as well.
 set -euo pipefail
 built=$(realpath "$1")
-prefix=$(realpath --canonicalize-missing --no-symlinks "$2")
+absolute() { realpath --canonicalize-missing --no-symlinks "$1"; }
+prefix=$(absolute "$2")
+libdir=$(absolute "${LIBDIR:-$prefix/lib}")
+includedir=$(absolute "${INCLUDEDIR:-$prefix/include}")
 destdir=${DESTDIR:+$(realpath --canonicalize-missing "$DESTDIR")}
 script=$(realpath "$0")
 cd "$(dirname "$script")/../ffi"
 
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' ../Cargo.toml | head -n 1)
-libdir=${LIBDIR:-$prefix/lib}
-includedir=${INCLUDEDIR:-$prefix/include}
 static=$built/libmodelseal_ffi.a
 shared=$built/libmodelseal.so.$version
 # What rustc says that a static library needs on Linux (--print native-static-libs).

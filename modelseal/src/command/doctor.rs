@@ -90,6 +90,8 @@ pub(crate) fn doctor(global: &Global, console: &Console) -> Result<Exit, Failure
     lines.push(namespaces());
     #[cfg(feature = "attest")]
     lines.push(broker(console));
+    #[cfg(not(feature = "attest"))]
+    let _ = console;
     if global.json {
         let all: Vec<_> = lines
             .iter()

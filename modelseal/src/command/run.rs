@@ -2,7 +2,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
+#[cfg(feature = "fuse")]
+use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -14,7 +16,9 @@ use crate::mount::{Mount, MountOptions};
 use crate::store::Kind;
 use crate::{Found, Model, UnsealOptions, unseal};
 use rustix::mount::{MountFlags, mount, mount_remount};
-use rustix::process::{DumpableBehavior, geteuid, set_dumpable_behavior};
+#[cfg(feature = "fuse")]
+use rustix::process::geteuid;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::command::args::{Global, RunArgs, Via};
 use crate::command::console::{self, Console};
