@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import http.server
+import importlib
 import pickle
 import threading
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+from xml.sax.saxutils import escape
 
 import pytest
 from conftest import KEY, trust
@@ -105,6 +109,34 @@ def test_a_chained_location_may_be_on_a_web_server(sealed: Path, source: Path, k
         server.shutdown()
 
 
+def test_a_chained_location_may_be_in_a_bucket(
+    sealed: Path, source: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Asked for by fsspec, though nothing is read by it.
+    monkeypatch.setitem(importlib.import_module("fsspec.registry")._registry, "s3", fsspec.get_filesystem_class("memory"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    handler = functools.partial(Bucket, directory=str(sealed))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        options = {"key": key, "s3_endpoint": endpoint, "s3_region": "here", **trust(sealed)}
+        with fsspec.open("modelseal://config.json::s3://bucket/vault", modelseal=options) as file:
+            assert file.read() == (source / "config.json").read_bytes()
+        fs, path = fsspec.core.url_to_fs("modelseal::s3://bucket/vault", modelseal=options)
+        assert fs.model()[0].location == "s3://bucket/vault" and fs.isdir(path)
+        assert fs.ls("deep", detail=False) == ["deep/er", "deep/ümläut"]
+        content = (source / "deep/er/big.bin").read_bytes()
+        assert fs.cat_file("deep/er/big.bin", -70_000, -5) == content[-70_000:-5]
+        assert fs.cat_ranges(["deep/er/big.bin"] * 2, [0, 5 << 20], [9, 6 << 20]) == [content[:9], content[5 << 20 : 6 << 20]]
+        # A location of its own, with no other file system in between.
+        fs = fsspec.filesystem("modelseal", **options)
+        assert fs.cat_file("s3://bucket/vault/config.json") == (source / "config.json").read_bytes()
+        with pytest.raises(FileNotFoundError):
+            fs.cat_file("s3://bucket/vault/nothing")
+        server.shutdown()
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     """A web server with ranges."""
 
@@ -129,7 +161,51 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         self.send_header("Last-Modified", self.date_time_string(path.stat().st_mtime))
         self.send_header("ETag", f'"{path.stat().st_mtime_ns}"')
         self.end_headers()
-        self.wfile.write(content[first : last + 1])
+        if self.command != "HEAD":
+            self.wfile.write(content[first : last + 1])
+
+
+class Bucket(Quiet):
+    """The sealed model as `s3://bucket/vault`, with as much of S3 as reading needs."""
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        query = dict(parse_qsl(url.query))
+        if query.get("list-type") == "2":
+            self.list(query.get("prefix", ""), query.get("delimiter", ""))
+        elif url.path.startswith("/bucket/vault/"):
+            self.path = url.path.removeprefix("/bucket/vault")
+            super().do_GET()
+        else:
+            self.send_error(404)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def list(self, prefix: str, delimiter: str) -> None:
+        root = Path(self.directory)
+        keys = {f"vault/{path.relative_to(root)}": path for path in root.rglob("*") if path.is_file()}
+        parts = []
+        folders = set()
+        for key, path in sorted(keys.items()):
+            if not key.startswith(prefix):
+                continue
+            folder, slash, _ = key[len(prefix) :].partition(delimiter) if delimiter else ("", "", "")
+            if slash:
+                folders.add(prefix + folder + slash)
+                continue
+            stat = path.stat()
+            time = datetime.datetime.fromtimestamp(int(stat.st_mtime), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+            parts.append(
+                f"<Contents><Key>{escape(key)}</Key><Size>{stat.st_size}</Size><LastModified>{time}</LastModified>"
+                f'<ETag>"{stat.st_mtime_ns}"</ETag></Contents>'
+            )
+        parts += [f"<CommonPrefixes><Prefix>{escape(each)}</Prefix></CommonPrefixes>" for each in sorted(folders)]
+        body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{''.join(parts)}</ListBucketResult>".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
 
 def test_nothing_is_ever_written(sealed: Path, key: str) -> None:
