@@ -113,7 +113,6 @@ def _model(
     if hasattr(kind, "from_config"):
         with torch.device("meta"):
             kind = type(kind.from_config(config))
-    arguments.setdefault("dtype", "auto")
     made = kind.from_pretrained(None, config=config, state_dict=state, **arguments)
     made.config.name_or_path = model.location
     generation = _other(_generation(), place, {"trust_remote_code": False})
