@@ -24,6 +24,8 @@ mod _modelseal {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use super::arena::prefer_huge_pages;
+    #[pymodule_export]
     use super::attest::{evidence, get_resource};
     #[pymodule_export]
     use super::buffer::Memory;

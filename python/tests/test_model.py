@@ -5,7 +5,9 @@ from __future__ import annotations
 import array
 import ctypes
 import io
+import mmap
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -310,3 +312,27 @@ def test_messages_are_without_what_a_location_has_of_secrets() -> None:
             with pytest.raises(ValueError, match="https://") as caught:
                 use(url)
             assert "s3cr3t" not in str(caught.value)
+
+
+def test_huge_pages_are_asked_for_where_memory_is_to_be_filled() -> None:
+    from modelseal._modelseal import prefer_huge_pages
+
+    def flags() -> str:
+        smaps = Path("/proc/self/smaps").read_text().split("\n")
+        spans = [line.split()[0].split("-") for line in smaps if re.match("[0-9a-f]+-[0-9a-f]+ ", line)]
+        kinds = [line for line in smaps if line.startswith("VmFlags:")]
+        return next(kind for (low, high), kind in zip(spans, kinds, strict=True) if int(low, 16) <= inner < int(high, 16))
+
+    if not Path("/sys/kernel/mm/transparent_hugepage").exists():
+        pytest.skip("this kernel has none")
+    memory = mmap.mmap(-1, 8 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory[0:3] = b"abc"
+    inner = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + (4 << 20)
+    assert " hg" not in flags()
+    # Only whole pages of it.
+    prefer_huge_pages(memoryview(memory)[:4095])
+    assert " hg" not in flags()
+    prefer_huge_pages(memoryview(memory)[1:])
+    assert " hg" in flags() and memory[0:3] == b"abc"
+    with pytest.raises(BufferError):
+        prefer_huge_pages(b"constant")
