@@ -232,6 +232,11 @@ pub trait WriteStore: Store {
     /// Whatever the storage reports.
     fn set_attributes(&self, path: &Path, attributes: &Attributes) -> io::Result<()>;
 
+    /// Whether entries have the permission bits and times that they were given.
+    fn keeps_attributes(&self) -> bool {
+        true
+    }
+
     /// Whether entries can have extended attributes of the user's.
     fn supports_xattrs(&self) -> bool;
 

@@ -102,6 +102,44 @@ impl<S: WriteStore> VaultWriter<S> {
         })
     }
 
+    /// Helps another process with the vault that it began: files are sealed in directories that are there
+    /// ([`Self::open_root`], [`Self::open_dir`]). Nothing in `store` is changed by it.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn join(store: S, conf: &Conf, master: &MasterKey, engine: Engine) -> Result<Self> {
+        Ok(Self {
+            store,
+            ciphers: Ciphers::new(conf, master)?,
+            engine,
+        })
+    }
+
+    /// The root directory, which another process made.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where its IV cannot be read.
+    pub fn open_root(&self) -> Result<WriteDir> {
+        self.opened(PathBuf::new(), PathBuf::new())
+    }
+
+    /// The directory `name` in `parent`, which another process made.
+    ///
+    /// # Errors
+    /// [`Error::Name`] where `name` is none, [`Error::Io`] where its IV cannot be read.
+    pub fn open_dir(&self, parent: &WriteDir, name: &[u8]) -> Result<WriteDir> {
+        let place = self.place(parent, name)?;
+        self.opened(place.path, place.stored)
+    }
+
+    fn opened(&self, path: PathBuf, stored: PathBuf) -> Result<WriteDir> {
+        let iv = match self.ciphers.names.scheme() {
+            NameScheme::Encrypted => read_dir_iv(&self.store, &stored)?,
+            _ => DirIv::ZERO,
+        };
+        Ok(WriteDir { path, stored, iv })
+    }
+
     /// The root directory.
     ///
     /// # Errors
@@ -242,8 +280,18 @@ impl<S: WriteStore> VaultWriter<S> {
         }
     }
 
-    /// Whether the file `name` in `parent` is what an earlier run made of `source`: it has its attributes, and opens to
-    /// every byte of it.
+    /// Whether a file of `len` bytes of plaintext is stored as `name` in `parent` in all its length.
+    ///
+    /// # Errors
+    /// As [`Self::existing`].
+    pub fn is_stored(&self, parent: &WriteDir, name: &[u8], len: u64) -> Result<bool> {
+        let expected = self.ciphers.content.layout().stored_len(len)?;
+        let there = self.existing(parent, name)?;
+        Ok(there.is_some_and(|there| there.kind == Kind::File && there.len == expected))
+    }
+
+    /// Whether the file `name` in `parent` is what an earlier run made of `source`: it has its attributes, where the store
+    /// keeps any, and opens to every byte of it.
     ///
     /// # Errors
     /// [`Error::Name`] where `name` is none, [`Error::Io`] and [`Error::File`] where it cannot be read.
@@ -261,10 +309,11 @@ impl<S: WriteStore> VaultWriter<S> {
         let expected = self.ciphers.content.layout().stored_len(len)?;
         let fits = there.kind == Kind::File
             && there.len == expected
-            && attributes.mode.is_none_or(|mode| mode == there.mode)
-            && attributes
-                .modified
-                .is_none_or(|modified| modified == there.modified);
+            && (!self.store.keeps_attributes()
+                || attributes.mode.is_none_or(|mode| mode == there.mode)
+                    && attributes
+                        .modified
+                        .is_none_or(|modified| modified == there.modified));
         if !fits {
             return Ok(false);
         }

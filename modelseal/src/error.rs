@@ -230,6 +230,14 @@ pub enum Error {
         /// Why not, and what to do.
         what: String,
     },
+    /// What processes that seal together tell each other does not fit.
+    #[error("{}: {what}", path.display())]
+    Shared {
+        /// The destination, or a file of the source.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        what: String,
+    },
     /// A model that cannot be mounted.
     #[error("{} cannot be used as a mount point: {what}", path.display())]
     #[cfg(all(feature = "fuse", target_os = "linux"))]
@@ -337,6 +345,13 @@ impl Error {
             path: path.to_path_buf(),
             action,
             source,
+        }
+    }
+
+    pub(crate) fn shared(path: &Path, what: impl Into<String>) -> Self {
+        Self::Shared {
+            path: path.to_path_buf(),
+            what: what.into(),
         }
     }
 

@@ -38,6 +38,7 @@ pub use memory::available_memory;
 pub use model::{Info, LicenseRef, Model, OpenOptions, change_password};
 pub use plan::Symlinks;
 pub use sam_format as sam;
+pub use seal::shared::{JoinOptions, SealMember, SealTask, SharedSeal};
 pub use seal::{PackageOptions, SealFormat, SealOptions, reseal, seal};
 pub use storage::{ObjectOptions, is_url};
 pub use tree::{Damage, Entry, Found, Verified};

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use chunk_cipher::store::{Attributes, Kind, Metadata, Store, WriteStore, Xattr};
 use futures_util::stream::StreamExt;
@@ -59,6 +60,30 @@ enum Tree {
 impl ObjectStorage {
     /// Reaches a location, and lists what lies there.
     pub(crate) fn open(url: &ObjectUrl, options: &ObjectOptions) -> io::Result<Self> {
+        let storage = Self::reach(url, options)?;
+        let listed = storage.shared.wait(list(&storage.shared.client, &storage.prefix));
+        let tree = match (listed, url.scheme) {
+            // Most web servers do not list.
+            (Err(error), Scheme::Http | Scheme::Https) if error.kind() != io::ErrorKind::InvalidData => {
+                log::debug!("the server gives no listing: {error}");
+                Tree::Asked(Listing::default())
+            }
+            // Some of those that do not, know of nothing where they are asked for one.
+            (Ok(listing), Scheme::Http | Scheme::Https) if listing.is_empty() => Tree::Asked(listing),
+            (listed, _) => Tree::Listed(listed?),
+        };
+        storage.set(tree);
+        if storage.is_unlisted()
+            && let Some((_, name)) = url.path.rsplit_once('/').or(Some(("", url.path.as_str())))
+        {
+            // The license that a package is opened with where none is named.
+            let _ = storage.metadata(&Path::new(LICENSES_DIR).join(format!("{name}.json")));
+        }
+        Ok(storage)
+    }
+
+    /// Reaches a location without listing what lies there: it is asked for each object.
+    pub(crate) fn reach(url: &ObjectUrl, options: &ObjectOptions) -> io::Result<Self> {
         let handle = runtime::handle()?;
         let entered = handle.enter();
         let Connected {
@@ -76,35 +101,62 @@ impl ObjectStorage {
             blocks: Mutex::new(Blocks::default()),
             gate: Semaphore::new(options.connections.clamp(1, 1024)),
         };
-        let listed = shared.wait(list(&shared.client, &prefix));
-        let tree = match (listed, url.scheme) {
-            // Most web servers do not list.
-            (Err(error), Scheme::Http | Scheme::Https) if error.kind() != io::ErrorKind::InvalidData => {
-                log::debug!("the server gives no listing: {error}");
-                Tree::Asked(Listing::default())
-            }
-            // Some of those that do not, know of nothing where they are asked for one.
-            (Ok(listing), Scheme::Http | Scheme::Https) if listing.is_empty() => Tree::Asked(listing),
-            (listed, _) => Tree::Listed(listed?),
-        };
-        let storage = Self {
+        Ok(Self {
             shared: Arc::new(shared),
             multipart,
             uploads: Arc::new(Semaphore::new(upload::AT_ONCE)),
             prefix,
-            tree: Arc::new(RwLock::new(tree)),
+            tree: Arc::new(RwLock::new(Tree::Asked(Listing::default()))),
+        })
+    }
+
+    fn set(&self, tree: Tree) {
+        *self.tree.write().unwrap_or_else(PoisonError::into_inner) = tree;
+    }
+
+    /// Looks anew at what lies there, after others have written.
+    pub(crate) fn refresh(&self) -> io::Result<()> {
+        let tree = if self.is_unlisted() {
+            Tree::Asked(Listing::default())
+        } else {
+            Tree::Listed(self.shared.wait(list(&self.shared.client, &self.prefix))?)
         };
-        if storage.is_unlisted()
-            && let Some((_, name)) = url.path.rsplit_once('/').or(Some(("", url.path.as_str())))
-        {
-            // The license that a package is opened with where none is named.
-            let _ = storage.metadata(&Path::new(LICENSES_DIR).join(format!("{name}.json")));
+        self.set(tree);
+        Ok(())
+    }
+
+    /// The entity tag of the object at `path`, if it is known.
+    pub(crate) fn etag(&self, path: &Path) -> io::Result<Option<String>> {
+        let (_, name) = self.key(path)?;
+        let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
+        let (Tree::Listed(listing) | Tree::Asked(listing)) = &*tree;
+        Ok(listing.get(&name).and_then(|pin| pin.etag.clone()))
+    }
+
+    /// Opens the object at `path` with the content that another process has found there.
+    pub(crate) fn open_version(
+        &self,
+        path: &Path,
+        len: u64,
+        modified: SystemTime,
+        etag: Option<String>,
+    ) -> io::Result<ObjectFile> {
+        let (key, name) = self.key(path)?;
+        let pin = Pin { len, etag, modified };
+        if pin.etag.is_some() {
+            return Ok(ObjectFile::new(&self.shared, key, pin));
         }
-        Ok(storage)
+        self.insert(name, pin);
+        let (key, found) = self.pin(path)?;
+        // A listing may tell the time more precisely than an answer does.
+        if whole_seconds(found.modified) != whole_seconds(modified) {
+            return Err(file::replaced());
+        }
+        Ok(ObjectFile::new(&self.shared, key, found))
     }
 
     /// Whether the server gives no listing.
-    fn is_unlisted(&self) -> bool {
+    pub(crate) fn is_unlisted(&self) -> bool {
         let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
         matches!(*tree, Tree::Asked(_))
     }
@@ -161,7 +213,7 @@ impl ObjectStorage {
         if known.is_some_and(|known| known.len != pin.len) {
             return Err(file::replaced());
         }
-        if pin.etag.is_none() && pin.modified == std::time::UNIX_EPOCH {
+        if pin.etag.is_none() && pin.modified == SystemTime::UNIX_EPOCH {
             return Err(unsupported(
                 "the server says neither which content it gives (ETag) nor how old it is (Last-Modified), so a change \
                  would not be noticed",
@@ -300,6 +352,10 @@ impl WriteStore for ObjectStorage {
         Ok(())
     }
 
+    fn keeps_attributes(&self) -> bool {
+        false
+    }
+
     fn supports_xattrs(&self) -> bool {
         false
     }
@@ -368,6 +424,11 @@ async fn list(client: &Arc<dyn ObjectStore>, prefix: &Key) -> io::Result<Listing
         }
     }
     Ok(listing)
+}
+
+fn whole_seconds(time: SystemTime) -> Option<u64> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(since.as_secs())
 }
 
 fn unsupported(what: &'static str) -> io::Error {

@@ -7,11 +7,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
-use chunk_cipher::store::Kind;
+use chunk_cipher::store::{Kind, Store};
 use sam_format::check_entry;
 
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::storage::Storage;
 use crate::tree::{Entry, Found};
 use crate::unseal;
 
@@ -33,8 +34,17 @@ pub(crate) struct PlanDir {
     pub(crate) mode: u32,
     pub(crate) modified: SystemTime,
     pub(crate) entries: Vec<(OsString, PlanEntry)>,
-    /// What it is in a sealed model, if it comes from one.
-    pub(crate) sealed: Option<Entry>,
+    pub(crate) origin: DirOrigin,
+}
+
+/// Where a directory comes from.
+pub(crate) enum DirOrigin {
+    /// A file system.
+    Local,
+    /// Object storage, which has none of its own.
+    Stored,
+    /// A sealed model.
+    Sealed(Entry),
 }
 
 /// An entry of it.
@@ -58,8 +68,13 @@ pub(crate) enum Origin {
     Local {
         /// Whether `source` is a link to it.
         followed: bool,
-        /// Device and inode.
-        id: (u64, u64),
+        /// Device and inode; none where another machine has seen it, which may number them otherwise.
+        id: Option<(u64, u64)>,
+    },
+    /// Object storage.
+    Stored {
+        /// What tells its content from any other that the object may have later.
+        etag: Option<String>,
     },
     /// A sealed model.
     Sealed(Entry),
@@ -90,14 +105,76 @@ impl PlanDir {
             followed: 0,
         };
         let dir = planner.dir(root.to_path_buf(), &real, &metadata)?;
-        if dir.entries.iter().any(|(name, _)| name == unseal::MARKER) {
+        dir.check_whole()?;
+        Ok((dir, planner.followed))
+    }
+
+    /// The tree that lies in object storage at `root`.
+    pub(crate) fn of_store(store: &Storage, root: &Path) -> Result<Self> {
+        if store.is_unlisted() {
+            return Err(Error::Location {
+                location: root.to_path_buf(),
+                what: "this web server gives no listing, so nothing says what there is to seal; use s3://",
+            });
+        }
+        let dir = Self::of_stored(store, root, Path::new(""))?;
+        if dir.entries.is_empty() {
             return Err(Error::Source {
-                path: root.join(unseal::MARKER),
+                path: root.to_path_buf(),
+                what: "nothing lies there; name what the keys of the model's files begin with",
+            });
+        }
+        dir.check_whole()?;
+        Ok(dir)
+    }
+
+    fn of_stored(store: &Storage, root: &Path, dir: &Path) -> Result<Self> {
+        let source = root.join(dir);
+        let failed = |path: &Path, error| Error::io(&root.join(path), "listing", error);
+        let metadata = store.metadata(dir).map_err(|error| failed(dir, error))?;
+        let mut entries = Vec::new();
+        // There are no times of directories.
+        let mut newest = metadata.modified;
+        for (name, kind) in store.list(dir).map_err(|error| failed(dir, error))? {
+            let path = dir.join(&name);
+            let planned = if kind == Kind::Dir {
+                PlanEntry::Dir(Self::of_stored(store, root, &path)?)
+            } else {
+                let metadata = store.metadata(&path).map_err(|error| failed(&path, error))?;
+                let etag = store.etag(&path).map_err(|error| failed(&path, error))?;
+                PlanEntry::File(PlanFile {
+                    source: root.join(&path),
+                    len: metadata.len,
+                    modified: metadata.modified,
+                    origin: Origin::Stored { etag },
+                })
+            };
+            newest = newest.max(match &planned {
+                PlanEntry::Dir(PlanDir { modified, .. })
+                | PlanEntry::File(PlanFile { modified, .. })
+                | PlanEntry::Symlink { modified, .. } => *modified,
+            });
+            entries.push((name, planned));
+        }
+        Ok(Self {
+            source,
+            mode: metadata.mode & 0o777,
+            modified: newest,
+            entries,
+            origin: DirOrigin::Stored,
+        })
+    }
+
+    /// Refuses what an interrupted run of [`unseal`](crate::unseal()) left.
+    fn check_whole(&self) -> Result<()> {
+        if self.entries.iter().any(|(name, _)| name == unseal::MARKER) {
+            return Err(Error::Source {
+                path: self.source.join(unseal::MARKER),
                 what: "an interrupted decrypt left it in a directory that is not whole; \
                        finish that with `modelseal decrypt --resume`",
             });
         }
-        Ok((dir, planner.followed))
+        Ok(())
     }
 
     /// The tree of a sealed model.
@@ -142,7 +219,7 @@ impl PlanDir {
             mode: metadata.mode & 0o777,
             modified: metadata.modified,
             entries,
-            sealed: Some(dir),
+            origin: DirOrigin::Sealed(dir),
         })
     }
 
@@ -230,7 +307,7 @@ impl Planner {
             modified,
             source,
             entries,
-            sealed: None,
+            origin: DirOrigin::Local,
         })
     }
 
@@ -282,7 +359,7 @@ impl Planner {
                 modified,
                 origin: Origin::Local {
                     followed,
-                    id: (metadata.dev(), metadata.ino()),
+                    id: Some((metadata.dev(), metadata.ino())),
                 },
             }));
         }

@@ -1,32 +1,31 @@
 //! Sealing a directory.
 
-use std::ffi::OsStr;
-use std::fs::{self, File, Metadata};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chunk_cipher::kdf::DEFAULT_SCRYPT_MEMORY;
-use chunk_cipher::store::{Attributes, Kind, LocalFile, ReadMode, Source, Xattr};
+use chunk_cipher::store::ReadMode;
 use chunk_cipher::{Engine, Uncounted};
 use gocryptfs_core::ConfOptions;
-use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
-use rustix::fs::{Mode, OFlags, open};
 use sam_format::{ChunkLen, IssuerKey, Terms};
 
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::model::Model;
-use crate::plan::{Origin, PlanDir, PlanEntry, PlanFile, Symlinks};
-use crate::storage::ObjectOptions;
-use crate::tree::Entry;
-use crate::writer::{PackageAt, VaultAt, Writer};
+use crate::plan::{PlanDir, Symlinks};
+use crate::storage::{ObjectOptions, Storage, is_url};
+use crate::writer::FirstLicense;
 use crate::{Progress, Summary};
 
+mod begun;
+mod job;
+pub(crate) mod shared;
 mod start;
+mod text;
 
+use begun::{Begun, Sealing};
+use job::Sources;
 use start::{start_package, start_vault};
 
 /// How a directory is sealed.
@@ -98,7 +97,8 @@ impl Default for SealFormat {
     }
 }
 
-/// Seals the directory `source` into `destination`, a directory that is empty or not there yet.
+/// Seals the directory `source` into `destination`, a directory that is empty or not there yet. Both may be URLs of object
+/// storage.
 ///
 /// Every file appears under its name only when it is complete, and the vault counts as one only when all of it is.
 /// After an interruption [`SealOptions::resume`] keeps the files that were finished, provided that they still
@@ -114,17 +114,8 @@ pub fn seal(
     options: &SealOptions,
     progress: &dyn Progress,
 ) -> Result<Summary> {
-    let (plan, followed) = PlanDir::read(source, options.symlinks)?;
-    refuse_nested(source, destination)?;
-    let sealing = Sealing {
-        plan: &plan,
-        model: None,
-        followed,
-        destination,
-        options,
-        progress,
-    };
-    sealing.start(key)
+    let planned = Planned::read(source, destination, options)?;
+    planned.seal(destination, key, options, progress)
 }
 
 /// Seals what a sealed model holds anew into `destination`: in the same format or another, under a new content key and
@@ -141,16 +132,12 @@ pub fn reseal(
 ) -> Result<Summary> {
     refuse_nested(model.location(), destination)?;
     refuse_altered(model, progress)?;
-    let plan = PlanDir::of_model(model)?;
-    let sealing = Sealing {
-        plan: &plan,
-        model: Some(model),
+    let planned = Planned {
+        plan: PlanDir::of_model(model)?,
+        sources: Sources::Model(model),
         followed: 0,
-        destination,
-        options,
-        progress,
     };
-    sealing.start(key)
+    planned.seal(destination, key, options, progress)
 }
 
 /// Refuses a package with content that its issuer did not sign: to whoever has its key, tags are no obstacle, and what is
@@ -172,78 +159,87 @@ fn refuse_altered(model: &Model, progress: &dyn Progress) -> Result<()> {
         .map_or(Ok(()), Err)
 }
 
-/// A run of [`seal`] or [`reseal`], whatever the format.
-struct Sealing<'a> {
-    plan: &'a PlanDir,
-    /// The model that the plan is of, if it is of one.
-    model: Option<&'a Model>,
+/// What is to be sealed, and where it is read from.
+struct Planned<'a> {
+    plan: PlanDir,
+    sources: Sources<'a>,
+    /// Links out of the directory that were followed.
     followed: u64,
-    destination: &'a Path,
-    options: &'a SealOptions,
-    progress: &'a dyn Progress,
 }
 
-impl Sealing<'_> {
-    fn start(self, key: &Key) -> Result<Summary> {
-        let (destination, options) = (self.destination, self.options);
+impl Planned<'static> {
+    fn read(source: &Path, destination: &Path, options: &SealOptions) -> Result<Self> {
+        refuse_nested(source, destination)?;
+        if is_url(source) {
+            let store = Storage::open(source, &options.objects, ReadMode::Copy)?;
+            return Ok(Self {
+                plan: PlanDir::of_store(&store, source)?,
+                sources: Sources::Stored(store),
+                followed: 0,
+            });
+        }
+        let (plan, followed) = PlanDir::read(source, options.symlinks)?;
+        Ok(Self {
+            plan,
+            sources: Sources::Local,
+            followed,
+        })
+    }
+}
+
+impl<'a> Planned<'a> {
+    /// Starts or resumes the model at `destination`, and makes its directories and symlinks.
+    fn begin(
+        self,
+        destination: &Path,
+        key: &Key,
+        options: &SealOptions,
+        progress: &dyn Progress,
+    ) -> Result<Box<dyn Begun + 'a>> {
+        let size = self.plan.size();
         match &options.format {
-            SealFormat::Gocryptfs(conf) => self.run(VaultAt {
-                location: destination,
-                writer: start_vault(destination, key, conf, options)?,
-            }),
+            SealFormat::Gocryptfs(conf) => {
+                let writer = start_vault(destination, key, conf, options)?;
+                progress.begin(size.files, size.bytes);
+                let sealing = Sealing::begin(self, writer, (), destination, options, progress)?;
+                Ok(Box::new(sealing))
+            }
             SealFormat::Sam(package) => {
                 self.plan.check_for_package()?;
-                self.run(PackageAt {
-                    location: destination,
-                    writer: start_package(destination, key, package, options)?,
-                    key: key.password()?,
-                    options: package,
-                })
+                let writer = start_package(destination, key, package, options)?;
+                let first = FirstLicense {
+                    key: key.duplicate(),
+                    options: PackageOptions::clone(package),
+                };
+                progress.begin(size.files, size.bytes);
+                let sealing = Sealing::begin(self, writer, first, destination, options, progress)?;
+                Ok(Box::new(sealing))
             }
         }
     }
 
-    fn run<W: Writer>(self, writer: W) -> Result<Summary> {
-        let size = self.plan.size();
-        self.progress.begin(size.files, size.bytes);
-        let job = Job {
-            writer: &writer,
-            model: self.model,
-            destination: self.destination,
-            resume: self.options.resume,
-            progress: self.progress,
-            xattrs: OnceLock::new(),
-        };
-        let mut tree = Tree::default();
-        job.make_dirs(self.plan, writer.root()?, &mut tree)?;
-        let kept = AtomicU64::new(0);
-        self.options.engine.pool().run(|| {
-            tree.files.into_par_iter().with_max_len(1).try_for_each(|file| {
-                let was_kept = job.file(&file)?;
-                kept.fetch_add(u64::from(was_kept), Ordering::Relaxed);
-                Ok::<_, Error>(())
-            })
-        })??;
-        // What lies deeper comes first, so that no directory changes after its times are set.
-        for (dir, plan) in tree.dirs.iter().rev() {
-            writer.finish_dir(dir, &job.dir_attributes(plan)?)?;
-        }
-        let attributes = job.dir_attributes(self.plan)?;
-        writer.finish(&attributes)?;
-        Ok(Summary {
-            files: size.files,
-            dirs: tree.dirs.len() as u64,
-            symlinks: tree.symlinks,
-            bytes: size.bytes,
-            kept: kept.into_inner(),
-            followed: self.followed,
-            strays: 0,
-        })
+    /// Does all of it in this process.
+    fn seal(
+        self,
+        destination: &Path,
+        key: &Key,
+        options: &SealOptions,
+        progress: &dyn Progress,
+    ) -> Result<Summary> {
+        let begun = self.begin(destination, key, options, progress)?;
+        begun.seal_all(&options.engine, progress)?;
+        begun.finish(progress)
     }
 }
 
 /// Refuses a destination within its own source, which would then be changed while it is read.
 pub(crate) fn refuse_nested(source: &Path, destination: &Path) -> Result<()> {
+    if is_url(source) && is_url(destination) && destination.starts_with(source) {
+        return Err(Error::Source {
+            path: source.to_path_buf(),
+            what: "the destination lies in it; choose one outside of it",
+        });
+    }
     let real = |path: &Path| fs::canonicalize(path).ok();
     let parent = destination
         .parent()
@@ -256,244 +252,4 @@ pub(crate) fn refuse_nested(source: &Path, destination: &Path) -> Result<()> {
         }),
         _ => Ok(()),
     }
-}
-
-/// What is left to do once all directories are there.
-struct Tree<'a, D> {
-    dirs: Vec<(D, &'a PlanDir)>,
-    files: Vec<FileJob<'a, D>>,
-    symlinks: u64,
-}
-
-impl<D> Default for Tree<'_, D> {
-    fn default() -> Self {
-        Self {
-            dirs: Vec::new(),
-            files: Vec::new(),
-            symlinks: 0,
-        }
-    }
-}
-
-struct FileJob<'a, D> {
-    parent: D,
-    name: &'a OsStr,
-    plan: &'a PlanFile,
-}
-
-struct Job<'a, W> {
-    writer: &'a W,
-    model: Option<&'a Model>,
-    destination: &'a Path,
-    resume: bool,
-    progress: &'a dyn Progress,
-    /// Whether the destination can hold extended attributes, once that matters.
-    xattrs: OnceLock<bool>,
-}
-
-impl<W: Writer> Job<'_, W> {
-    /// Makes the directories and symlinks of `plan` in `dir`, and collects its files.
-    fn make_dirs<'p>(&self, plan: &'p PlanDir, dir: W::Dir, tree: &mut Tree<'p, W::Dir>) -> Result<()> {
-        if self.resume {
-            let names: Vec<_> = plan.entries.iter().map(|(name, _)| name.as_bytes()).collect();
-            if let Some(found) = self.writer.find_stale(&dir, &names)? {
-                return Err(Error::Resume {
-                    path: self.destination.to_path_buf(),
-                    what: format!(
-                        "it holds {}, which is not in the source any more; remove the destination and start afresh",
-                        found.display()
-                    ),
-                });
-            }
-        }
-        for (name, entry) in &plan.entries {
-            match entry {
-                PlanEntry::Dir(child) => {
-                    self.there(&dir, name, Kind::Dir)?;
-                    let made = self.writer.create_dir(&dir, name.as_bytes())?;
-                    tree.dirs.push((made.clone(), child));
-                    self.make_dirs(child, made, tree)?;
-                }
-                PlanEntry::File(plan) => {
-                    tree.files.push(FileJob {
-                        parent: dir.clone(),
-                        name,
-                        plan,
-                    });
-                }
-                PlanEntry::Symlink { target, modified } => {
-                    tree.symlinks += 1;
-                    if self.there(&dir, name, Kind::Symlink)? {
-                        self.writer.remove(&dir, name.as_bytes())?;
-                    }
-                    let attributes = Attributes {
-                        modified: Some(*modified),
-                        ..Attributes::default()
-                    };
-                    let target = target.as_os_str().as_bytes();
-                    self.writer
-                        .write_symlink(&dir, name.as_bytes(), target, &attributes)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Seals one file. Returns whether an earlier run had done so.
-    fn file(&self, job: &FileJob<'_, W::Dir>) -> Result<bool> {
-        match &job.plan.origin {
-            Origin::Local { followed, id } => self.local_file(job, *followed, *id),
-            Origin::Sealed(entry) => self.sealed_file(job, entry),
-        }
-    }
-
-    fn local_file(&self, job: &FileJob<'_, W::Dir>, followed: bool, id: (u64, u64)) -> Result<bool> {
-        let path = job.plan.source.as_path();
-        let failed = |error| Error::io(path, "reading", error);
-        // Whatever has taken the file's place since, opening it neither waits nor leads elsewhere.
-        let links = if followed {
-            OFlags::empty()
-        } else {
-            OFlags::NOFOLLOW
-        };
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | links;
-        let file = File::from(open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))?);
-        let before = file.metadata().map_err(failed)?;
-        if (before.dev(), before.ino()) != id {
-            return Err(Error::File {
-                path: path.to_path_buf(),
-                source: chunk_cipher::Error::Changed,
-            });
-        }
-        let xattrs = chunk_cipher::store::read_xattrs(&file);
-        let xattrs = xattrs.map_err(|error| Error::io(path, XATTRS, error))?;
-        let attributes = Attributes {
-            mode: Some(before.mode() & 0o777),
-            modified: Some(before.modified().map_err(failed)?),
-            xattrs: self.sealable_xattrs(xattrs, path),
-        };
-        let content = LocalFile::new(file, ReadMode::Copy).map_err(failed)?;
-        let unchanged = || {
-            content
-                .file()
-                .metadata()
-                .is_ok_and(|now| stamp(&now) == stamp(&before))
-        };
-        let source = Source {
-            content: &content,
-            len: before.len(),
-            attributes: &attributes,
-            unchanged: &unchanged,
-        };
-        self.write(job, &source)
-    }
-
-    fn sealed_file(&self, job: &FileJob<'_, W::Dir>, entry: &Entry) -> Result<bool> {
-        let model = self.model.ok_or(chunk_cipher::Error::Changed)?;
-        let content = model.open_file(entry)?;
-        let metadata = model.metadata(entry)?;
-        let attributes = Attributes {
-            mode: Some(metadata.mode & 0o777),
-            modified: Some(metadata.modified),
-            xattrs: self.sealable_xattrs(model.xattrs(entry)?, &job.plan.source),
-        };
-        let source = Source {
-            content: &content,
-            len: content.len(),
-            attributes: &attributes,
-            // Every chunk of it was authenticated.
-            unchanged: &|| true,
-        };
-        self.write(job, &source)
-    }
-
-    /// Writes one file, unless an earlier run did. Returns whether it did.
-    fn write(&self, job: &FileJob<'_, W::Dir>, source: &Source<'_>) -> Result<bool> {
-        let name = job.name.as_bytes();
-        if self.there(&job.parent, job.name, Kind::File)? {
-            if self
-                .writer
-                .is_complete(&job.parent, name, source, self.progress)?
-            {
-                self.progress.advance(source.len);
-                return Ok(true);
-            }
-            self.writer.remove(&job.parent, name)?;
-        }
-        self.writer
-            .write_file(&job.parent, name, source, self.progress)
-            .map_err(|error| {
-                // What is wrong is with the source: name that.
-                error.of_file(&job.plan.source, |source| {
-                    matches!(
-                        source,
-                        chunk_cipher::Error::Changed | chunk_cipher::Error::Read { .. }
-                    )
-                })
-            })?;
-        Ok(false)
-    }
-
-    /// Whether an earlier run has written `name` in `parent`, as the kind that it is now.
-    fn there(&self, parent: &W::Dir, name: &OsStr, kind: Kind) -> Result<bool> {
-        if !self.resume {
-            return Ok(false);
-        }
-        match self.writer.existing(parent, name.as_bytes())? {
-            Some(there) if there != kind => Err(Error::Resume {
-                path: self.destination.to_path_buf(),
-                what: format!(
-                    "{} was a file, a directory or a link and is something else now; \
-                     remove the destination and start afresh",
-                    name.display()
-                ),
-            }),
-            there => Ok(there.is_some()),
-        }
-    }
-
-    fn dir_attributes(&self, dir: &PlanDir) -> Result<Attributes> {
-        let xattrs = match (self.model, &dir.sealed) {
-            (Some(model), Some(entry)) => model.xattrs(entry)?,
-            _ => {
-                let opened =
-                    File::open(&dir.source).map_err(|error| Error::io(&dir.source, "opening", error))?;
-                chunk_cipher::store::read_xattrs(&opened)
-                    .map_err(|error| Error::io(&dir.source, XATTRS, error))?
-            }
-        };
-        Ok(Attributes {
-            mode: Some(dir.mode),
-            modified: Some(dir.modified),
-            xattrs: self.sealable_xattrs(xattrs, &dir.source),
-        })
-    }
-
-    /// Those of the extended attributes of `path` that a model can hold (the user's, and access control lists), if the
-    /// destination can.
-    fn sealable_xattrs(&self, mut xattrs: Vec<Xattr>, path: &Path) -> Vec<Xattr> {
-        xattrs.retain(|(name, _)| gocryptfs_core::is_sealable_xattr(name));
-        if !xattrs.is_empty() && !*self.xattrs.get_or_init(|| self.writer.supports_xattrs()) {
-            self.progress.warn(&format!(
-                "the extended attributes of {} are left out: the destination cannot hold them",
-                path.display()
-            ));
-            xattrs.clear();
-        }
-        xattrs
-    }
-}
-
-/// What is attempted when extended attributes cannot be had.
-const XATTRS: &str = "reading the extended attributes of";
-
-/// What differs once somebody wrote to a file.
-fn stamp(metadata: &Metadata) -> (u64, i64, i64, i64, i64) {
-    (
-        metadata.len(),
-        metadata.mtime(),
-        metadata.mtime_nsec(),
-        metadata.ctime(),
-        metadata.ctime_nsec(),
-    )
 }

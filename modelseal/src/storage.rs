@@ -5,6 +5,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use chunk_cipher::store::{
     Attributes, Kind, LocalFile, LocalPending, LocalStore, Metadata, PendingFile, ReadAt, ReadMode, Remote,
@@ -108,15 +109,21 @@ impl Storage {
         Ok(storage)
     }
 
+    /// The storage at `location`, which another process has made or lists: nothing is, and no listing is asked for.
+    pub(crate) fn reach(location: &Path, options: &ObjectOptions, mode: ReadMode) -> Result<Self> {
+        #[cfg(feature = "object-store")]
+        if is_url(location) {
+            let storage = ObjectStorage::reach(&object_url(location)?, options);
+            return Ok(Self::Object(
+                storage.map_err(|source| Error::io(location, "reaching", source))?,
+            ));
+        }
+        Self::open(location, options, mode)
+    }
+
     #[cfg(feature = "object-store")]
     fn open_url(location: &Path, options: &ObjectOptions) -> Result<Self> {
-        let invalid = |what| Error::Location {
-            location: location.to_path_buf(),
-            what,
-        };
-        let text = location.to_str().ok_or_else(|| invalid("it is not UTF-8"))?;
-        let url: ObjectUrl = text.parse().map_err(invalid)?;
-        let storage = ObjectStorage::open(&url, options);
+        let storage = ObjectStorage::open(&object_url(location)?, options);
         Ok(Self::Object(
             storage.map_err(|source| Error::io(location, "reaching", source))?,
         ))
@@ -139,6 +146,62 @@ impl Storage {
             Self::Object(_) => Ok(()),
         }
     }
+
+    /// Looks anew at what lies there, after other processes have written.
+    pub(crate) fn refresh(&self) -> io::Result<()> {
+        match self {
+            Self::Local(_) => Ok(()),
+            #[cfg(feature = "object-store")]
+            Self::Object(store) => store.refresh(),
+        }
+    }
+
+    /// Whether nothing says what lies there.
+    pub(crate) fn is_unlisted(&self) -> bool {
+        match self {
+            Self::Local(_) => false,
+            #[cfg(feature = "object-store")]
+            Self::Object(store) => store.is_unlisted(),
+        }
+    }
+
+    /// What tells the content of the file at `path` from any other that it may have later, if anything is known.
+    pub(crate) fn etag(&self, path: &Path) -> io::Result<Option<String>> {
+        match self {
+            Self::Local(_) => Ok(None),
+            #[cfg(feature = "object-store")]
+            Self::Object(store) => store.etag(path),
+        }
+    }
+
+    /// Opens the file at `path`, where it still is what was found there.
+    #[cfg_attr(not(feature = "object-store"), allow(unused_variables))]
+    pub(crate) fn open_version(
+        &self,
+        path: &Path,
+        len: u64,
+        modified: SystemTime,
+        etag: Option<&str>,
+    ) -> io::Result<StorageFile> {
+        match self {
+            Self::Local(_) => Store::open(self, path),
+            #[cfg(feature = "object-store")]
+            Self::Object(store) => {
+                let file = store.open_version(path, len, modified, etag.map(str::to_owned));
+                file.map(StorageFile::Object)
+            }
+        }
+    }
+}
+
+#[cfg(feature = "object-store")]
+fn object_url(location: &Path) -> Result<ObjectUrl> {
+    let invalid = |what| Error::Location {
+        location: location.to_path_buf(),
+        what,
+    };
+    let text = location.to_str().ok_or_else(|| invalid("it is not UTF-8"))?;
+    text.parse().map_err(invalid)
 }
 
 /// The directory at `path`, which must be a local one.
@@ -249,6 +312,10 @@ impl WriteStore for Storage {
 
     fn set_attributes(&self, path: &Path, attributes: &Attributes) -> io::Result<()> {
         each!(Storage, self, store => store.set_attributes(path, attributes))
+    }
+
+    fn keeps_attributes(&self) -> bool {
+        each!(Storage, self, store => store.keeps_attributes())
     }
 
     fn supports_xattrs(&self) -> bool {

@@ -29,6 +29,8 @@ __all__ = [
     "Model",
     "ModelsealError",
     "ModelsealWarning",
+    "SealMember",
+    "SharedSeal",
     "Stream",
     "Tensors",
     "__version__",
@@ -125,6 +127,27 @@ class Model:
     def file(self, path: _Path) -> File: ...
     def tensors(self, path: _Path) -> Tensors: ...
     def verify(self, path: _Path, progress: _Progress) -> _Checked: ...
+
+@final
+class SharedSeal:
+    """A model that several processes seal together: the one that begins and finishes it."""
+
+    @staticmethod
+    def begin(source: _Path, destination: _Path, key: _Key, how: _Options, config: bytes | None) -> SharedSeal: ...
+    @property
+    def ticket(self) -> str: ...
+    def tasks(self) -> builtins.list[tuple[int, str]]: ...
+    def take(self, record: str) -> bool: ...
+    def finish(self) -> _Counts: ...
+    def close(self) -> None: ...
+
+@final
+class SealMember:
+    """A process that seals files of a model."""
+
+    @staticmethod
+    def join(source: _Path, destination: _Path, key: _Key, ticket: str, options: _Options) -> SealMember: ...
+    def seal(self, task: str, progress: _Progress) -> str: ...
 
 @final
 class DevKbs:

@@ -13,6 +13,7 @@ mod key;
 mod license;
 mod model;
 mod seal;
+mod shared;
 mod tensors;
 mod wait;
 
@@ -44,6 +45,8 @@ mod _modelseal {
     use super::model::{Entry, File, Model, change_password, inspect, locate, open, verify_without_key};
     #[pymodule_export]
     use super::seal::{reseal, seal, sign_manifest, unseal};
+    #[pymodule_export]
+    use super::shared::{SealMember, SharedSeal};
     #[pymodule_export]
     use super::tensors::{Stream, Tensors};
 

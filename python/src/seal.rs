@@ -15,7 +15,7 @@ use crate::model::{Model, Options, taken};
 use crate::wait::{Meter, metered};
 
 /// What was done, by name.
-type Counts = Vec<(&'static str, u64)>;
+pub(crate) type Counts = Vec<(&'static str, u64)>;
 
 /// Seals a directory. `how` has the options of `modelseal encrypt`, `options` those of keys of brokers; `config` is the JSON
 /// of what a license shall be like.
@@ -31,9 +31,10 @@ pub(crate) fn seal(
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Counts> {
     let job = Job::new(key, &how, config)?;
-    job.run(py, progress, |key, options, meter| {
+    let sealed = job.run(py, progress, |key, options, meter| {
         modelseal::seal(&source, &destination, key, options, meter)
-    })
+    })?;
+    Ok(counts(&sealed))
 }
 
 /// Seals what a model holds anew; else as `seal`.
@@ -50,19 +51,20 @@ pub(crate) fn reseal(
 ) -> PyResult<Counts> {
     let job = Job::new(key, &how, config)?;
     let model = model.model();
-    job.run(py, progress, |key, options, meter| {
+    let sealed = job.run(py, progress, |key, options, meter| {
         modelseal::reseal(model, &destination, key, options, meter)
-    })
+    })?;
+    Ok(counts(&sealed))
 }
 
-struct Job {
+pub(crate) struct Job {
     key: GivenKey,
     settings: SealSettings,
     config: Option<LicenseConfig>,
 }
 
 impl Job {
-    fn new(key: &Bound<'_, PyAny>, how: &Options, config: Option<Vec<u8>>) -> PyResult<Self> {
+    pub(crate) fn new(key: &Bound<'_, PyAny>, how: &Options, config: Option<Vec<u8>>) -> PyResult<Self> {
         let how = how.iter().map(|(name, value)| (name.as_str(), value.clone()));
         let config = config.map(|json| LicenseConfig::parse(&json));
         Ok(Self {
@@ -72,34 +74,45 @@ impl Job {
         })
     }
 
-    fn run(
+    pub(crate) fn run<T: Send>(
         self,
         py: Python<'_>,
         progress: Option<&Bound<'_, PyAny>>,
-        work: impl FnOnce(&modelseal::Key, &modelseal::SealOptions, &Meter) -> modelseal::Result<Summary> + Send,
-    ) -> PyResult<Counts> {
+        work: impl FnOnce(&modelseal::Key, &modelseal::SealOptions, &Meter) -> modelseal::Result<T> + Send,
+    ) -> PyResult<T> {
         let done = metered(py, progress, |meter| {
-            let noted = Arc::new(Mutex::new(Vec::new()));
-            let heard = Arc::clone(&noted);
-            let sources = self.settings.key_sources(move |warning| {
-                if let Ok(mut heard) = heard.lock() {
-                    heard.push(warning.to_owned());
-                }
-            });
             let options = self
                 .settings
                 .seal_options(self.config, &|text| meter.note(text))?;
-            let key = self.key.resolve(&sources, "New key", true)?;
-            for warning in taken(&noted) {
-                meter.note(&warning);
-            }
+            let key = new_key(self.key, &self.settings, meter, true)?;
             if let Some(weakness) = key.weakness() {
                 meter.note(weakness);
             }
             work(&key, &options, meter)
         })?;
-        Ok(counts(&done.map_err(raise)?))
+        done.map_err(raise)
     }
+}
+
+/// The key that something is sealed with. `confirm` has a person who is asked for it answer twice.
+pub(crate) fn new_key(
+    given: GivenKey,
+    settings: &SealSettings,
+    meter: &Meter,
+    confirm: bool,
+) -> modelseal::Result<modelseal::Key> {
+    let noted = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&noted);
+    let sources = settings.key_sources(move |warning| {
+        if let Ok(mut heard) = heard.lock() {
+            heard.push(warning.to_owned());
+        }
+    });
+    let key = given.resolve(&sources, "New key", confirm)?;
+    for warning in taken(&noted) {
+        meter.note(&warning);
+    }
+    Ok(key)
 }
 
 /// Unseals a whole model into a directory.
@@ -136,7 +149,7 @@ pub(crate) fn sign_manifest(
     signed.map_err(raise)
 }
 
-fn counts(summary: &Summary) -> Counts {
+pub(crate) fn counts(summary: &Summary) -> Counts {
     vec![
         ("files", summary.files),
         ("dirs", summary.dirs),

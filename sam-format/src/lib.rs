@@ -29,7 +29,7 @@ pub use issuer::{IssuerKey, IssuerPublicKey};
 pub use keys::ContentKey;
 pub use license::{Checks, License, LicenseConfig, Licensed, TdxTerms, Terms};
 pub use machine::{MeasurementSource, Measurements};
-pub use manifest::{ContentId, Entry, EntryKind, Manifest};
+pub use manifest::{ContentId, Entry, EntryKind, Manifest, Modified};
 pub use open::{LICENSES_DIR, LicenseChoice, Locked, Unlocked};
 pub use package::{CONTENT_DIR, Package, check_content, lookup};
 pub use partial::{PARTIAL_NAME, Partial};

@@ -240,8 +240,26 @@ impl Entry {
         matches!(self.kind, EntryKind::Dir { .. })
     }
 
+    /// The entry as it stands in the document, on its own.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        write::entry(self)
+    }
+
+    /// Reads an entry that stands on its own.
+    ///
+    /// # Errors
+    /// [`Error::Document`] where it is not canonical JSON or a member is not as it must be, [`Error::Entry`] where it is
+    /// none that a package can hold.
+    pub fn parse(content: &[u8]) -> Result<Self> {
+        let entry = read::lone_entry(content)?;
+        let checked = check_path(&entry.path).and_then(|()| entry.check());
+        checked.map_err(|what| Error::entry(MANIFEST_NAME, &entry.path, what))?;
+        Ok(entry)
+    }
+
     /// What is wrong with it on its own.
-    fn check(&self) -> Result<(), &'static str> {
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
         self.modified.check()?;
         match &self.kind {
             EntryKind::File { length, .. } if *length > MAX_FILE_LEN => {

@@ -99,9 +99,23 @@ impl<S: WriteStore> PackageWriter<S> {
         Self::go_on(store, &partial, content_key, engine)
     }
 
+    /// Helps another process with the package that it began: [`Self::seal_file`] and [`Self::complete_file`] do for files
+    /// here what that one lists. Nothing in `store` is changed by it.
+    ///
+    /// # Errors
+    /// [`Error::WrongKey`], [`Error::Cipher`] where scrypt would take more than `scrypt_memory` bytes.
+    pub fn join(store: S, partial: &Partial, key: &[u8], scrypt_memory: u64, engine: Engine) -> Result<Self> {
+        let content_key = partial.unlock(key, scrypt_memory)?;
+        Ok(Self::new(store, partial, content_key, engine))
+    }
+
     fn go_on(store: S, partial: &Partial, content_key: ContentKey, engine: Engine) -> Result<Self> {
         make_dir(&store, Path::new(CONTENT_DIR))?;
-        Ok(Self {
+        Ok(Self::new(store, partial, content_key, engine))
+    }
+
+    fn new(store: S, partial: &Partial, content_key: ContentKey, engine: Engine) -> Self {
+        Self {
             store,
             engine,
             content_key,
@@ -109,7 +123,7 @@ impl<S: WriteStore> PackageWriter<S> {
             chunk_len: partial.chunk_len(),
             entries: Mutex::default(),
             ids: Mutex::default(),
-        })
+        }
     }
 
     /// Length of the chunks.
@@ -154,6 +168,23 @@ impl<S: WriteStore> PackageWriter<S> {
     /// # Errors
     /// [`Error::Entry`] where `path` is none, [`Error::Io`] and [`Error::File`] where reading or writing fails.
     pub fn write_file(&self, path: &[u8], source: &Source<'_>, progress: &dyn Progress) -> Result<()> {
+        let entry = self.seal_file(path, source, progress)?;
+        if !self.list(entry)? {
+            return Err(Error::entry(
+                MANIFEST_NAME,
+                path,
+                "it has the file ID of another file",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Seals `source` as the file at `path`, which is not there yet. Returns what [`Self::list`] is to list, here or where
+    /// the package was begun.
+    ///
+    /// # Errors
+    /// As [`Self::write_file`].
+    pub fn seal_file(&self, path: &[u8], source: &Source<'_>, progress: &dyn Progress) -> Result<Entry> {
         check_entry(path, source.attributes.modified, None)?;
         let stored = content_path(path);
         let failed = |source| Error::io(&stored, "writing", source);
@@ -172,14 +203,7 @@ impl<S: WriteStore> PackageWriter<S> {
             return Err(Error::file(&stored, chunk_cipher::Error::Changed));
         }
         pending.commit(&stored_attributes()).map_err(failed)?;
-        if !self.add_file(path, source, &sealed)? {
-            return Err(Error::entry(
-                MANIFEST_NAME,
-                path,
-                "it has the file ID of another file",
-            ));
-        }
-        Ok(())
+        Ok(file_entry(path, source, &sealed))
     }
 
     /// What an earlier run has stored at `path`, if anything.
@@ -202,37 +226,91 @@ impl<S: WriteStore> PackageWriter<S> {
     /// # Errors
     /// [`Error::Io`] and [`Error::File`] where it cannot be read.
     pub fn is_complete(&self, path: &[u8], source: &Source<'_>, progress: &dyn Progress) -> Result<bool> {
+        match self.complete_file(path, source, progress)? {
+            Some(entry) => self.list(entry),
+            None => Ok(false),
+        }
+    }
+
+    /// What [`Self::list`] is to list of the file stored at `path`, if that is what an earlier run made of `source`: it
+    /// opens to every byte of it.
+    ///
+    /// # Errors
+    /// As [`Self::is_complete`].
+    pub fn complete_file(
+        &self,
+        path: &[u8],
+        source: &Source<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Option<Entry>> {
         let stored = content_path(path);
         let file = self.store.open(&stored);
         let file = file.map_err(|source| Error::io(&stored, "reading", source))?;
         let mut header = [0; HEADER_LEN];
         match file.read_exact_at(0, &mut header) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             read => read.map_err(|source| Error::io(&stored, "reading", source))?,
         }
         let Ok(header) = Header::parse(&header) else {
-            return Ok(false);
+            return Ok(None);
         };
         if header.len != source.len || header.chunk_len != self.chunk_len {
-            return Ok(false);
+            return Ok(None);
         }
         let engine = self.engine.clone();
         let file = match PackageFile::open(stored.clone(), file, &header, None, &self.content_key, engine) {
-            Err(Error::Header { .. } | Error::Mismatch { .. }) => return Ok(false),
+            Err(Error::Header { .. } | Error::Mismatch { .. }) => return Ok(None),
             opened => opened?,
         };
         let digest = match file.unseal_and_digest(&Compare(source.content), &Uncounted(progress)) {
             Err(Error::File {
                 source: chunk_cipher::Error::Chunk { .. } | chunk_cipher::Error::Write { .. },
                 ..
-            }) => return Ok(false),
+            }) => return Ok(None),
             compared => compared?,
         };
         let sealed = Sealed {
             file_id: header.id,
             digest,
         };
-        self.add_file(path, source, &sealed)
+        Ok(Some(file_entry(path, source, &sealed)))
+    }
+
+    /// Lists a file that was sealed. Returns whether its file ID is its own, as somebody may have copied one stored file
+    /// over another; it is not listed where it is not.
+    ///
+    /// # Errors
+    /// [`Error::Entry`] where no package can hold it.
+    pub fn list(&self, entry: Entry) -> Result<bool> {
+        entry
+            .check()
+            .map_err(|what| Error::entry(MANIFEST_NAME, &entry.path, what))?;
+        if let EntryKind::File { file_id, .. } = &entry.kind {
+            let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+            if !ids.insert(*file_id) {
+                return Ok(false);
+            }
+        }
+        self.push(entry);
+        Ok(true)
+    }
+
+    /// Whether a file of `len` bytes of plaintext is stored at `path` in all its length.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be looked up.
+    pub fn is_stored(&self, path: &[u8], len: u64) -> Result<bool> {
+        let stored = content_path(path);
+        let header = Header {
+            len,
+            chunk_len: self.chunk_len,
+            id: FileId::from_bytes([0; 32]),
+        };
+        match self.store.metadata(&stored) {
+            Ok(there) => Ok(there.kind == Kind::File && there.len == file::stored_len(&header)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(Error::io(&stored, "finding", source)),
+        }
     }
 
     /// Something stored in the directory at `dir` that none of `names` accounts for, if there is any.
@@ -309,33 +387,30 @@ impl<S: WriteStore> PackageWriter<S> {
         Ok(license)
     }
 
-    /// Lists a file. Returns whether its file ID is its own: somebody may have copied one stored file over another.
-    fn add_file(&self, path: &[u8], source: &Source<'_>, sealed: &Sealed) -> Result<bool> {
-        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        if !ids.insert(sealed.file_id) {
-            return Ok(false);
-        }
-        drop(ids);
-        let kind = EntryKind::File {
-            mode: source.attributes.mode.unwrap_or(FILE_MODE) & 0o777,
-            length: source.len,
-            file_id: sealed.file_id,
-            digest: sealed.digest,
-        };
-        self.add(path, source.attributes, kind)?;
-        Ok(true)
-    }
-
     fn add(&self, path: &[u8], attributes: &Attributes, kind: EntryKind) -> Result<()> {
         check_entry(path, attributes.modified, None)?;
-        let modified = attributes.modified.map(since_epoch).unwrap_or_default();
-        let entry = Entry::new(path.to_vec(), modified, kind);
-        self.entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(entry);
+        let modified = attributes.modified.map(Modified::from).unwrap_or_default();
+        self.push(Entry::new(path.to_vec(), modified, kind));
         Ok(())
     }
+
+    fn push(&self, entry: Entry) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.push(entry);
+    }
+}
+
+/// What the manifest says of a file that was sealed.
+fn file_entry(path: &[u8], source: &Source<'_>, sealed: &Sealed) -> Entry {
+    let Attributes { mode, modified, .. } = source.attributes;
+    let kind = EntryKind::File {
+        mode: mode.unwrap_or(FILE_MODE) & 0o777,
+        length: source.len,
+        file_id: sealed.file_id,
+        digest: sealed.digest,
+    };
+    let modified = modified.map(Modified::from).unwrap_or_default();
+    Entry::new(path.to_vec(), modified, kind)
 }
 
 /// Refuses an entry that no package can hold, before hours go into the others: by its path, its time of modification, and
@@ -345,7 +420,7 @@ impl<S: WriteStore> PackageWriter<S> {
 /// [`Error::Entry`].
 pub fn check_entry(path: &[u8], modified: Option<SystemTime>, target: Option<&[u8]>) -> Result<()> {
     let checked = check_path(path)
-        .and_then(|()| modified.map(since_epoch).unwrap_or_default().check())
+        .and_then(|()| modified.map(Modified::from).unwrap_or_default().check())
         .and_then(|()| target.map_or(Ok(()), |target| check_target(path, target)));
     checked.map_err(|what| Error::entry(MANIFEST_NAME, path, what))
 }
@@ -407,25 +482,26 @@ fn stored_attributes() -> Attributes {
     }
 }
 
-/// Seconds and nanoseconds since 1970, the latter never negative.
-fn since_epoch(time: SystemTime) -> Modified {
-    let whole = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => Modified {
-            seconds: whole(after.as_secs()),
-            nanoseconds: after.subsec_nanos(),
-        },
-        Err(error) => {
-            let before = error.duration();
-            match before.subsec_nanos() {
-                0 => Modified {
-                    seconds: -whole(before.as_secs()),
-                    nanoseconds: 0,
-                },
-                nanoseconds => Modified {
-                    seconds: -whole(before.as_secs()) - 1,
-                    nanoseconds: 1_000_000_000 - nanoseconds,
-                },
+impl From<SystemTime> for Modified {
+    fn from(time: SystemTime) -> Self {
+        let whole = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => Self {
+                seconds: whole(after.as_secs()),
+                nanoseconds: after.subsec_nanos(),
+            },
+            Err(error) => {
+                let before = error.duration();
+                match before.subsec_nanos() {
+                    0 => Self {
+                        seconds: -whole(before.as_secs()),
+                        nanoseconds: 0,
+                    },
+                    nanoseconds => Self {
+                        seconds: -whole(before.as_secs()) - 1,
+                        nanoseconds: 1_000_000_000 - nanoseconds,
+                    },
+                }
             }
         }
     }
@@ -470,7 +546,7 @@ mod tests {
             (UNIX_EPOCH - nanos(1_500_000_000), -2, 500_000_000),
         ] {
             let modified = Modified { seconds, nanoseconds };
-            assert_eq!(since_epoch(time), modified);
+            assert_eq!(Modified::from(time), modified);
             assert_eq!(modified.to_system_time(), time);
         }
     }

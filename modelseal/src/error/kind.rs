@@ -43,9 +43,11 @@ impl Error {
             Self::Key { .. } | Self::KeySource { .. } | Self::KeyKind { .. } => ErrorKind::Key,
             #[cfg(feature = "attest")]
             Self::Attest { .. } | Self::Broker { .. } => ErrorKind::Attestation,
-            Self::NotSealed { .. } | Self::Incomplete { .. } | Self::Format { .. } | Self::Stray { .. } => {
-                ErrorKind::Model
-            }
+            Self::NotSealed { .. }
+            | Self::Incomplete { .. }
+            | Self::Format { .. }
+            | Self::Stray { .. }
+            | Self::Shared { .. } => ErrorKind::Model,
             Self::Vault { source, .. } => of_vault(source),
             Self::Package { source, .. } | Self::Manifest { source, .. } => of_package(source),
             Self::Differs { .. } | Self::Tensors { .. } => ErrorKind::Damaged,
@@ -74,6 +76,7 @@ impl Error {
             | Self::NotEmpty { path, .. }
             | Self::Busy { path }
             | Self::Resume { path, .. }
+            | Self::Shared { path, .. }
             | Self::Tensors { path, .. }
             | Self::Memory { path, .. } => Some(path),
             _ => None,

@@ -98,12 +98,12 @@ impl Listing {
         Ok(())
     }
 
-    /// Takes an object.
     /// Whether nothing lies there.
     pub(super) fn is_empty(&self) -> bool {
         self.objects.is_empty()
     }
 
+    /// Takes an object.
     pub(super) fn insert(&mut self, path: String, pin: Pin) {
         self.objects.insert(path, pin);
     }

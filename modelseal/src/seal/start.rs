@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use chunk_cipher::kdf::ScryptParams;
-use chunk_cipher::store::WriteStore;
+use chunk_cipher::store::{ReadMode, WriteStore};
 use gocryptfs_core::{Conf, ConfOptions, MasterKey, VaultWriter, read_conf, read_partial_conf};
 use sam_format::open::read_manifest;
-use sam_format::{KEY_MAX, KEY_MIN, PackageWriter, read_partial};
+use sam_format::{KEY_MAX, KEY_MIN, PackageWriter, Partial, read_partial};
 
+use super::shared::JoinOptions;
 use super::{PackageOptions, SealOptions};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::storage::Storage;
+use crate::writer::{PackageAt, VaultAt, package_partial, vault_partial};
 
 /// Opens the destination, makes it where it is missing, and starts or resumes the vault in it.
 pub(super) fn start_vault(
@@ -19,8 +21,23 @@ pub(super) fn start_vault(
     key: &Key,
     asked: &ConfOptions,
     options: &SealOptions,
-) -> Result<VaultWriter<Storage>> {
+) -> Result<VaultAt> {
     let store = Storage::create(destination, &options.objects)?;
+    let writer = begin_vault(store.clone(), destination, key, asked, options)?;
+    Ok(VaultAt {
+        location: destination.to_path_buf(),
+        store,
+        writer,
+    })
+}
+
+fn begin_vault(
+    store: Storage,
+    destination: &Path,
+    key: &Key,
+    asked: &ConfOptions,
+    options: &SealOptions,
+) -> Result<VaultWriter<Storage>> {
     let vault = Error::vault(destination);
     let engine = options.engine.clone();
     store.lock(destination)?;
@@ -70,7 +87,7 @@ pub(super) fn start_package(
     key: &Key,
     asked: &PackageOptions,
     options: &SealOptions,
-) -> Result<PackageWriter<Storage>> {
+) -> Result<PackageAt> {
     // What is out of its bounds is so before anything is written.
     asked.terms.check().map_err(Error::package(destination))?;
     ScryptParams {
@@ -85,6 +102,21 @@ pub(super) fn start_package(
         return Err(Error::package(destination)(sam_format::Error::KeyLength { len }));
     }
     let store = Storage::create(destination, &options.objects)?;
+    let writer = begin_package(store.clone(), destination, password, asked, options)?;
+    Ok(PackageAt {
+        location: destination.to_path_buf(),
+        store,
+        writer,
+    })
+}
+
+fn begin_package(
+    store: Storage,
+    destination: &Path,
+    password: &[u8],
+    asked: &PackageOptions,
+    options: &SealOptions,
+) -> Result<PackageWriter<Storage>> {
     store.lock(destination)?;
     let engine = options.engine.clone();
     let failed = |error| match error {
@@ -128,6 +160,63 @@ pub(super) fn start_package(
     }
     let log_n = asked.terms.scrypt_log_n;
     PackageWriter::create(store, password, asked.chunk_len, log_n, engine).map_err(failed)
+}
+
+/// Opens the destination where another process has begun the vault with this conf.
+pub(super) fn join_vault(
+    destination: &Path,
+    partial: &str,
+    key: &Key,
+    options: &JoinOptions,
+) -> Result<VaultAt> {
+    let store = Storage::reach(destination, &options.objects, ReadMode::Auto)?;
+    expect_same(destination, &vault_partial(&store, destination)?, partial)?;
+    let vault = Error::vault(destination);
+    let conf = Conf::parse(partial.as_bytes()).map_err(&vault)?;
+    let master = conf
+        .unlock(key.password()?, options.scrypt_memory)
+        .map_err(&vault)?;
+    let writer = VaultWriter::join(store.clone(), &conf, &master, options.engine.clone());
+    Ok(VaultAt {
+        location: destination.to_path_buf(),
+        store,
+        writer: writer.map_err(vault)?,
+    })
+}
+
+/// Opens the destination where another process has begun the package with this `partial.json`.
+pub(super) fn join_package(
+    destination: &Path,
+    partial: &str,
+    key: &Key,
+    options: &JoinOptions,
+) -> Result<PackageAt> {
+    let store = Storage::reach(destination, &options.objects, ReadMode::Auto)?;
+    expect_same(destination, &package_partial(&store, destination)?, partial)?;
+    let package = Error::package(destination);
+    let partial = Partial::parse(partial.as_bytes()).map_err(&package)?;
+    let writer = PackageWriter::join(
+        store.clone(),
+        &partial,
+        key.password()?,
+        options.scrypt_memory,
+        options.engine.clone(),
+    );
+    Ok(PackageAt {
+        location: destination.to_path_buf(),
+        store,
+        writer: writer.map_err(package)?,
+    })
+}
+
+fn expect_same(destination: &Path, there: &str, begun: &str) -> Result<()> {
+    if there == begun {
+        return Ok(());
+    }
+    Err(Error::shared(
+        destination,
+        "another model is being sealed there than the one to join in; is it the same place on all machines?",
+    ))
 }
 
 /// Unlocks what an interrupted run left, provided that it was made with the same options.

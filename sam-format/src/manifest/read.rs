@@ -11,6 +11,9 @@ use crate::header::{ChunkLen, FileId};
 /// Members of an object that are kept though this version does not know them.
 const KEPT_MAX: usize = 8;
 
+/// The longest entry that stands on its own, in bytes: its path and its target as base64, and what is said of it.
+const ENTRY_MAX_LEN: usize = 16 << 10;
+
 pub(super) const DOCUMENT: Document = Document {
     name: MANIFEST_NAME,
     format: "sam-manifest",
@@ -87,6 +90,17 @@ struct Members {
     modified: Option<Modified>,
     path: Option<Vec<u8>>,
     target: Option<Vec<u8>>,
+}
+
+/// An entry that stands on its own, without members that this version does not know.
+pub(super) fn lone_entry(content: &[u8]) -> Result<Entry> {
+    let mut reader = Reader::new(MANIFEST_NAME, content, ENTRY_MAX_LEN)?;
+    let entry = entry(&mut reader)?;
+    reader.end()?;
+    match entry.kept.first() {
+        Some(member) => Err(reader.unknown(&member.name)),
+        None => Ok(entry),
+    }
 }
 
 fn entry(reader: &mut Reader<'_>) -> Result<Entry> {

@@ -21,7 +21,7 @@ pub(super) fn manifest(manifest: &Manifest) -> String {
     canonical::object(members)
 }
 
-fn entry(entry: &Entry) -> String {
+pub(super) fn entry(entry: &Entry) -> String {
     let modified = [
         entry.modified.seconds.to_string(),
         entry.modified.nanoseconds.to_string(),

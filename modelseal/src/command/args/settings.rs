@@ -9,7 +9,7 @@ use super::{Global, Sealing, Trust};
 use crate::command::create::seal_options;
 use crate::command::exit::Failure;
 use crate::sam::LicenseConfig;
-use crate::{KeyRef, KeySources, Model, OpenOptions, SealOptions};
+use crate::{JoinOptions, KeyRef, KeySources, Model, OpenOptions, SealOptions};
 
 /// Parses options by their long names and values; those that take none have an empty one.
 fn parse<'a, P: Parser>(options: impl IntoIterator<Item = (&'a str, OsString)>) -> Result<P, String> {
@@ -126,6 +126,17 @@ impl SealSettings {
         note: &dyn Fn(&str),
     ) -> crate::Result<SealOptions> {
         seal_options(&self.options.how, config, &self.options.global, note).map_err(Failure::into_error)
+    }
+
+    /// How a process takes part in a sealing that another one has begun.
+    #[must_use]
+    pub fn join_options(&self) -> JoinOptions {
+        let global = &self.options.global;
+        JoinOptions {
+            scrypt_memory: global.open_options().scrypt_memory,
+            engine: global.engine(),
+            objects: global.objects(),
+        }
     }
 
     /// Where keys of brokers come from; see [`Settings::key_sources`].
