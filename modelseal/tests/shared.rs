@@ -489,7 +489,7 @@ mod objects {
             .args(["--exact", "objects::child", "--nocapture"])
             .env(PLACE, server.location("sealed"))
             .env(COUNT, count.to_string());
-        command.status().unwrap().success()
+        command.output().unwrap().status.success()
     }
 
     #[test]

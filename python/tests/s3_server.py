@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from email.utils import formatdate
 from urllib.parse import parse_qs, unquote, urlsplit
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 
 BUCKET = "models"
 # Called with each request: its method, its key, and the port that it comes from. Returns a status to refuse it with, 0 to break
@@ -92,11 +92,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_PUT = do_POST = _serve
 
-    def do_DELETE(self) -> None:
-        with self.s3.changed:
-            self.s3.objects.pop(unquote(urlsplit(self.path).path).removeprefix(f"/{BUCKET}/"), None)
-        self._answer(204)
-
     def _list(self, prefix: str) -> None:
         found = "".join(
             f"<Contents><Key>{escape(prefix + key)}</Key><Size>{len(content)}</Size><ETag>{escape(_etag(content))}</ETag>"
@@ -135,10 +130,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self._answer(200, ETag=_etag(body))
 
     def _delete(self, body: bytes) -> None:
+        keys = re.findall(r"<Key>(.*?)</Key>", body.decode())
         with self.s3.changed:
-            for key in re.findall(r"<Key>(.*?)</Key>", body.decode()):
-                self.s3.objects.pop(key, None)
-        self._answer(200, b"<DeleteResult></DeleteResult>")
+            for key in keys:
+                self.s3.objects.pop(unescape(key), None)
+        gone = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
+        self._answer(200, f"<DeleteResult>{gone}</DeleteResult>".encode())
 
 
 def _etag(content: bytes) -> str:
