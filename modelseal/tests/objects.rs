@@ -217,6 +217,49 @@ fn models_are_written_where_they_shall_lie() {
 }
 
 #[test]
+fn models_are_sealed_from_where_they_lie() {
+    let place = place();
+    let server = Server::s3();
+    upload(&server, &place.path("source"), "plain");
+    let plain = server.location("plain");
+    let expected = content(&place.path("source"));
+    for (name, to) in [
+        ("vault", server.location("vault")),
+        ("package", "local".to_owned()),
+    ] {
+        let mut args = PACK.to_vec();
+        (args[7], args[8]) = (&plain, &to);
+        if name == "vault" {
+            args = vec!["encrypt", "--scrypt-n", "10", &plain, &to];
+        }
+        run(&server, &place, &args).ends(0);
+        let opened = format!("opened-{name}");
+        run(&server, &place, &["decrypt", &to, &opened]).ends(0);
+        assert_eq!(content(&place.path(&opened)), expected);
+    }
+    let inside = server.location("plain/sealed");
+    run(&server, &place, &["encrypt", &plain, &inside]).fails(5, &["the destination lies in it"]);
+    let absent = server.location("plai");
+    run(&server, &place, &["encrypt", &absent, "new"]).fails(5, &["nothing lies there"]);
+    let web = Server::web();
+    upload(&web, &place.path("source"), "plain");
+    let unlisted = web.web_location("plain");
+    run(&web, &place, &["encrypt", &unlisted, "new"]).fails(2, &["gives no listing"]);
+    assert!(!place.path("new").exists());
+
+    // What is replaced while it is read is an error and no mixture.
+    let big = server.bucket().join("plain/weights/big");
+    server.watch.fail(move |method, path| {
+        if method == "GET" && path.contains("weights/big") {
+            fs::write(&big, bytes(8, BIG)).unwrap();
+        }
+        None
+    });
+    run(&server, &place, &["encrypt", "--scrypt-n", "10", &plain, "new"])
+        .fails(5, &["plain/weights/big", "was replaced"]);
+}
+
+#[test]
 fn an_interrupted_upload_is_gone_on_with() {
     let place = place();
     let server = Server::s3();

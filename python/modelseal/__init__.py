@@ -6,7 +6,7 @@
         config = model.read("config.json")
 
 `modelseal.safetensors` loads tensors, `modelseal.transformers` whole models, `modelseal.fsspec` makes them a file system, and
-`modelseal.license` issues and checks licenses of packages.
+`modelseal.license` issues and checks licenses of packages. `modelseal.ray` seals on many machines.
 
 Keys are named by reference, as for the command: `file:PATH`, `env:NAME`, `cmd:PROGRAM`, `prompt:`, `kbs:///R/TYPE/TAG`,
 `cdh:///R/TYPE/TAG`, with `hex:`, `base64:` or `masterkey:` in front where needed. A key may also be bytes, or a function

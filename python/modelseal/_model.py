@@ -205,7 +205,8 @@ def seal(
     progress: Progress | None = None,
     **options: Unpack[SealOptions],
 ) -> dict[str, int]:
-    """Seals the directory `source` into `destination`: a directory that is empty or not there yet, or object storage.
+    """Seals the directory `source` into `destination`: a directory that is empty or not there yet. Both may be in object
+    storage. `modelseal.ray.seal` does the same on many machines.
 
     Returns counts: files, dirs, symlinks, bytes, kept, followed, strays.
     """

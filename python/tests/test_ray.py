@@ -25,7 +25,12 @@ ray = pytest.importorskip("ray")
 import modelseal.ray as cluster  # noqa: E402
 
 BIG = 3 << 20
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+VARIABLES = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_REGION": "us-east-1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 FILES = {
     "big.bin": random.Random(2).randbytes(BIG),
     "config.json": b"{}",
@@ -38,11 +43,11 @@ FILES = {
 @pytest.fixture(scope="module", autouse=True)
 def workers() -> Iterator[None]:
     """A cluster of two workers on this machine."""
-    os.environ.update(CREDENTIALS)
+    os.environ.update(VARIABLES)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
-    for name in CREDENTIALS:
+    for name in VARIABLES:
         del os.environ[name]
 
 

@@ -437,3 +437,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_entry_stands_on_its_own() {
+    for (entry, text) in built().iter().zip([LINK, FILE, ROOT, DIR]) {
+        assert_eq!(entry.to_json(), text);
+        assert_eq!(Entry::parse(text.as_bytes()).unwrap(), *entry);
+    }
+    for (from, to) in [
+        ("\"d/f\"", "\"../f\""),
+        ("420", "512"),
+        ("\"length\":5,", ""),
+        ("\"length\":5,", "\"length\":5,\"more\":1,"),
+        ("\"file\"", "\"dir\""),
+        ("{", " {"),
+        ("[1700000000,1]", "[1700000000,1000000000]"),
+    ] {
+        let wrong = FILE.replacen(from, to, 1);
+        assert!(Entry::parse(wrong.as_bytes()).is_err(), "{wrong}");
+    }
+    assert!(Entry::parse(format!("{FILE}{FILE}").as_bytes()).is_err());
+}

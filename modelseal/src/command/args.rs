@@ -161,7 +161,7 @@ pub(crate) struct Encrypt {
     /// Where the key comes from (see below)
     #[arg(long, value_name = "REF", env = "MODELSEAL_KEY", hide_env_values = true, value_parser = KeyRefParser)]
     pub(crate) key: KeyRef,
-    /// The directory to seal
+    /// The directory to seal, or s3://BUCKET/PATH where object storage holds it
     #[arg(value_name = "SRC", value_hint = ValueHint::DirPath)]
     pub(crate) source: PathBuf,
     /// Where to: a directory that is empty or not there yet; for a Sam package it may be left out, which is a

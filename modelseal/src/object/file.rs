@@ -345,7 +345,7 @@ impl Drop for ObjectFile {
 }
 
 pub(super) fn replaced() -> io::Error {
-    invalid("it was replaced after the model was opened; open it again")
+    invalid("it was replaced after it was first looked at; begin again")
 }
 
 pub(super) fn invalid(what: &'static str) -> io::Error {
