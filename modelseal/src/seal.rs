@@ -169,9 +169,9 @@ struct Planned<'a> {
 
 impl Planned<'static> {
     fn read(source: &Path, destination: &Path, options: &SealOptions) -> Result<Self> {
-        refuse_nested(source, destination)?;
         if is_url(source) {
             let store = Storage::open(source, &options.objects, ReadMode::Copy)?;
+            refuse_nested(source, destination)?;
             return Ok(Self {
                 plan: PlanDir::of_store(&store, source)?,
                 sources: Sources::Stored(store),
@@ -179,6 +179,7 @@ impl Planned<'static> {
             });
         }
         let (plan, followed) = PlanDir::read(source, options.symlinks)?;
+        refuse_nested(source, destination)?;
         Ok(Self {
             plan,
             sources: Sources::Local,
