@@ -64,6 +64,8 @@ def seal(
     except ImportError as error:
         raise ImportError("modelseal.ray needs Ray; install modelseal[ray]") from error
 
+    if progress is not None and not callable(progress):
+        raise TypeError("progress cannot be called")
     reference = _reference(key)
     given: dict[str, Any] = {**options}
     given.update({name: os.path.abspath(given[name]) for name in _PATHS if given.get(name) is not None})

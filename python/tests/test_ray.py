@@ -247,6 +247,8 @@ def test_keys_themselves_go_nowhere(source: Path, tmp_path: Path) -> None:
     for prompt in ("prompt:", "hex:prompt:"):
         with pytest.raises(ValueError, match="terminals"):
             cluster.seal(source, tmp_path / "sealed", prompt)
+    with pytest.raises(TypeError, match="progress"):
+        cluster.seal(source, tmp_path / "sealed", "file:key", progress=True)  # type: ignore[arg-type]
     assert not (tmp_path / "sealed").exists()
 
 
