@@ -1,8 +1,8 @@
 """One decryption for all processes of a node that load the same model at the same time.
 
 The first of them decrypts, and hands memory that nobody can change any more to the others: over an abstract socket, on which
-either side takes no one of another user. All go through the model side by side, so that no more than a few pieces of it are in
-memory at once; nothing is left when they are through.
+either side takes no one of another user or container. All go through the model side by side, so that no more than a few pieces
+of it are in memory at once; nothing is left when they are through.
 
 No process depends on another: whoever is late, or alone all of a sudden, decrypts the rest for itself.
 """
@@ -46,6 +46,7 @@ SILENCE = 900.0
 
 _TABLE = 2**64 - 1
 _THERE, _GONE = b"\1", b"\0"
+_DESCRIPTOR = struct.Struct("i")
 
 Named: TypeAlias = tuple[str, Any]
 Described: TypeAlias = tuple[str, str, list[int], int, int]
@@ -96,17 +97,28 @@ def shared(name: str, count: int, sealed: Opening, progress: bool) -> Iterator[N
             peer.close()
             time.sleep(0.1)
             continue
-        if _user(peer) == os.geteuid():
+        if _is_ours(peer):
             return _received(peer, sealed, progress)
         peer.close()
-        logger.warning("another user has taken the name by which these processes meet; each decrypts for itself")
+        logger.warning(
+            "another user or container has taken the name by which these processes meet; each decrypts for itself"
+        )
         break
     return sealed.tensors().items(progress=progress)
 
 
-def _user(peer: socket.socket) -> int:
-    size = struct.calcsize("3i")
-    return int(struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1])
+def _is_ours(peer: socket.socket) -> bool:
+    """Whether it is a process of this user, and of this container: abstract names are those of a network, which containers
+    of one pod share, with the same user in each."""
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    process, user, _ = struct.unpack("3i", credentials)
+    if user != os.geteuid():
+        return False
+    try:
+        # As with the links, it must be a process that this one may look into.
+        return os.readlink(f"/proc/{process}/ns/pid") == os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return False
 
 
 def _decrypted(listener: socket.socket, others: int, sealed: Opening, progress: bool) -> Iterator[Named]:
@@ -133,6 +145,7 @@ def _received(peer: socket.socket, sealed: Opening, progress: bool) -> Iterator[
     with peer:
         memory = _ask(peer, _TABLE)
         if memory is None:
+            peer.close()
             yield from sealed.tensors().items(progress=progress)
             return
         # All have the same position in it.
@@ -145,6 +158,8 @@ def _received(peer: socket.socket, sealed: Opening, progress: bool) -> Iterator[
                 if memory is not None:
                     yield from _tensors(memory, piece)
                 else:
+                    # Nobody is to wait for this process any more.
+                    peer.close()
                     tensors = sealed.tensors()
                     for name, *_ in piece:
                         yield name, tensors.load(name)
@@ -155,10 +170,11 @@ def _ask(peer: socket.socket, number: int) -> int | None:
     """Memory of the process that decrypts, or None where that has it no more, or is no more."""
     try:
         peer.send(number.to_bytes(8, "little"))
-        answer, memories, _, _ = socket.recv_fds(peer, 1, 1)
+        # No program that this process starts may inherit it, and recv_fds forgets its flags.
+        answer, attached, _, _ = peer.recvmsg(1, socket.CMSG_LEN(_DESCRIPTOR.size), socket.MSG_CMSG_CLOEXEC)
     except OSError:
         return None
-    return memories[0] if answer == _THERE and memories else None
+    return int(_DESCRIPTOR.unpack(attached[0][2])[0]) if answer == _THERE and attached else None
 
 
 def _tensors(memory: int, described: list[Described]) -> Iterator[Named]:
@@ -279,7 +295,7 @@ class Server:
                 peer, _ = self._listener.accept()
             except OSError:
                 return
-            if _user(peer) != os.geteuid():
+            if not _is_ours(peer):
                 peer.close()
                 continue
             peer.settimeout(SILENCE)
@@ -298,8 +314,9 @@ class Server:
                 number = int.from_bytes(request, "little")
                 memory = self._dup_table() if number == _TABLE else self.take(peer, number)
                 if memory is None:
+                    # It decrypts for itself from here on, and holds up nobody.
                     peer.send(_GONE)
-                    continue
+                    break
                 try:
                     socket.send_fds(peer, [_THERE], [memory])
                 finally:
