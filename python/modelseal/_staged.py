@@ -40,9 +40,9 @@ def load(
                 waiting.append((start, end, tensor.view(-1).view(torch.uint8)))
         offset, last = (waiting[0][0], waiting[-1][1]) if waiting else (0, 0)
         while offset < last:
-            # A piece ends where a chunk does, so that none is decrypted twice.
-            end = min(last, max(offset + 1, (offset + piece) // chunk_len * chunk_len))
-            end = min(end, offset + piece)
+            # A piece ends where a chunk does, so that none is decrypted twice; unless it is within one.
+            end = (offset + piece) // chunk_len * chunk_len
+            end = min(last, end if end > offset else offset + piece)
             if free[turn] is not None:
                 free[turn].synchronize()
             into = staging[turn][: end - offset]
@@ -55,8 +55,8 @@ def load(
             while waiting and waiting[0][1] <= end:
                 waiting.pop(0)
             if pinned:
-                free[turn] = torch.cuda.Event()
-                free[turn].record()
+                # The GPU of the tensors need not be the current one.
+                free[turn] = torch.cuda.current_stream(target.device).record_event()
             advance(end - offset)
             offset, turn = end, (turn + 1) % BUFFERS
     for event in free:

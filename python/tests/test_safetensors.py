@@ -313,6 +313,58 @@ def test_the_way_to_a_gpu_gives_the_same(model: modelseal.Model, plain: tuple[Pa
         assert sum(advanced) == sum(tensors.info(name).nbytes for name in tensors)
 
 
+def test_chunks_may_be_longer_than_the_buffers_of_a_gpu(model: modelseal.Model) -> None:
+    from modelseal import _staged
+    from modelseal._frameworks import Torch
+
+    tensors = Tensors(model)
+    advanced: list[int] = []
+    _staged.load(
+        tensors._handle,
+        tensors._by_shard(),
+        lambda dtype, shape: Torch().empty(dtype, shape, "cpu"),
+        pinned=False,
+        chunk_len=1 << 30,
+        advance=advanced.append,
+        piece=70_000,
+    )
+    whole = sum(tensors.info(name).nbytes for name in tensors)
+    assert len(advanced) <= whole // 70_000 + len(tensors.shards)
+
+
+def test_buffers_wait_for_the_gpu_that_they_are_copied_to(
+    model: modelseal.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modelseal import _staged
+    from modelseal._frameworks import Torch
+
+    class Stream:
+        def __init__(self, device: object) -> None:
+            self.device = device
+
+        def record_event(self) -> Stream:
+            return self
+
+        def synchronize(self) -> None:
+            waited.append(self.device)
+
+    waited: list[object] = []
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory=False, **more: empty(*shape, **more))
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    tensors = Tensors(model)
+    _staged.load(
+        tensors._handle,
+        tensors._by_shard(),
+        lambda dtype, shape: Torch().empty(dtype, shape, "cpu"),
+        pinned=True,
+        chunk_len=model._check().chunk_len,
+        advance=lambda count: None,
+        piece=70_000,
+    )
+    assert len(waited) > _staged.BUFFERS and set(waited) == {torch.device("cpu")}
+
+
 def test_pinned_memory_is_unlocked_before_it_goes(model: modelseal.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(RuntimeError, match="GPU"):

@@ -34,12 +34,9 @@ class Beside:
     only a second engine with the same model has another.
     """
 
-    def __init__(self, location: str, model: Model, remote_code: bool = False) -> None:
-        self.location = location
+    def __init__(self, location: str, model: Model, digest: str) -> None:
         self._stack = ExitStack()
         self._pid = os.getpid()
-        _refuse_unfit(model, remote_code)
-        digest = _digest(location, model)
         self.place, self._lock = _room(digest)
         try:
             link(model, "", self.place, self._stack, is_small, self._pid)
@@ -80,10 +77,12 @@ def beside(location: str, options: Mapping[str, Any], remote_code: bool = False)
         return Path(location)
     if "://" not in location:
         location = os.path.abspath(location)
-    if location not in _made or not _made[location].place.is_dir():
-        with opened(location, options) as model:
-            _made[location] = Beside(location, model, remote_code)
-    return _made[location].place
+    with opened(location, options) as model:
+        _refuse_unfit(model, remote_code)
+        digest = _digest(location, model)
+        if digest not in _made or not _made[digest].place.is_dir():
+            _made[digest] = Beside(location, model, digest)
+    return _made[digest].place
 
 
 def noted(place: str) -> str | None:

@@ -17,7 +17,7 @@ from vllm.transformers_utils.config import HFConfigParser, register_config_parse
 
 from modelseal.vllm._beside import beside, noted
 from modelseal.vllm._loader import SealedModelLoader
-from modelseal.vllm._options import LOCATION, NAME, checked
+from modelseal.vllm._options import LOCATIONS, NAME, checked, is_sealed
 
 logger = init_logger("vllm.modelseal")
 
@@ -77,19 +77,29 @@ def prepare(args: Any) -> None:
     for name in ("config_format", "tokenizer_mode"):
         if getattr(args, name) == NAME:
             setattr(args, name, "auto")
-    args.model_loader_extra_config = options | {LOCATION: location if "://" in location else os.path.abspath(location)}
-    _prepare_draft(args, options)
+    locations = {place: _lasting(location)} | _prepare_draft(args, options)
+    args.model_loader_extra_config = options | {LOCATIONS: locations}
     logger.info("%s is sealed; what stands beside its weights is linked from %s", location, place)
 
 
-def _prepare_draft(args: Any, options: dict[str, Any]) -> None:
-    """The model that drafts tokens is loaded as the other one is."""
+def _prepare_draft(args: Any, options: dict[str, Any]) -> dict[str, str]:
+    """The same for the model that drafts tokens, where that is sealed as well. Returns what is of which model."""
     speculative = args.speculative_config
-    if isinstance(speculative, dict) and isinstance(speculative.get("model"), str):
-        draft = speculative["model"]
-        if os.path.isdir(draft) or "://" in draft:
-            place = str(beside(draft, options, args.trust_remote_code))
-            args.speculative_config = speculative | {"model": place}
+    given = speculative.get("model") if isinstance(speculative, dict) else None
+    draft = given or getattr(args, "spec_model", None)
+    if not isinstance(draft, str) or not is_sealed(draft, options):
+        return {}
+    place = str(beside(draft, options, args.trust_remote_code))
+    if given:
+        args.speculative_config = speculative | {"model": place}
+    else:
+        args.spec_model = place
+    return {place: _lasting(draft)}
+
+
+def _lasting(location: str) -> str:
+    """A location that is the same in each working directory."""
+    return location if "://" in location else os.path.abspath(location)
 
 
 class SealedConfigParser(HFConfigParser):  # type: ignore[misc]

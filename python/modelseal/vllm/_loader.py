@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from typing import Any
 
 from vllm.logger import init_logger
@@ -13,30 +14,29 @@ from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from modelseal._model import Model
 from modelseal.safetensors import Tensors
 from modelseal.vllm._beside import noted
-from modelseal.vllm._options import LOCATION, NAME, checked, opened
+from modelseal.vllm._options import LOCATIONS, NAME, checked, is_sealed, opened
 from modelseal.vllm._shared import shared
 
 logger = init_logger("vllm.modelseal")
 
 
 class SealedModelLoader(DefaultModelLoader):  # type: ignore[misc]
-    """vLLM's own loader, whose tensors come from a sealed model."""
+    """vLLM's own loader, to which the tensors of sealed models come decrypted."""
 
     def __init__(self, load_config: Any) -> None:
         self._options = checked(load_config.model_loader_extra_config or {})
         super().__init__(dataclasses.replace(load_config, load_format="auto", model_loader_extra_config={}))
-        self.load_config = load_config
 
     def download_model(self, model_config: Any) -> None:
         """It is read from where it lies."""
 
     def get_all_weights(self, model_config: Any, model: Any) -> Iterator[tuple[str, Any]]:
-        if getattr(model, "secondary_weights", ()):
-            raise ValueError(
-                f"{type(model).__name__} has weights besides those of the model, which load format {NAME} does not know; serve "
-                "it with `modelseal run --key REF LOCATION -- vllm serve {}`"
-            )
-        location = noted(model_config.model) or self._options.get(LOCATION) or model_config.model
+        location = self._location(model_config.model)
+        if location is None:
+            # Such as a plain model that drafts for a sealed one.
+            yield from super().get_all_weights(model_config, model)
+            return
+        self._refuse_unfit(model)
         self.counter_before_loading_weights = time.perf_counter()
         ranks = _ranks(model_config)
         progress = _shows_progress(self.load_config.use_tqdm_on_load)
@@ -57,6 +57,25 @@ class SealedModelLoader(DefaultModelLoader):  # type: ignore[misc]
                 ranks.count,
                 time.perf_counter() - begin,
                 sealed.seconds,
+            )
+
+    def _location(self, model: str) -> str | None:
+        """Where a model lies that vLLM knows by a path; None where it is not sealed."""
+        known = noted(model) or self._options.get(LOCATIONS, {}).get(model)
+        if known is None and is_sealed(model, self._options):
+            known = model
+        return known
+
+    def _refuse_unfit(self, model: Any) -> None:
+        what = None
+        if getattr(model, "secondary_weights", ()) or getattr(model, "allow_patterns_overrides", None):
+            what = "takes weights from other files than those of the model"
+        if self.load_config.safetensors_load_strategy == "torchao":
+            what = "is put together from what torchao has taken apart"
+        if what is not None:
+            raise ValueError(
+                f"{type(model).__name__} {what}, which load format {NAME} does not know; serve it with "
+                "`modelseal run --key REF LOCATION -- vllm serve {}`"
             )
 
     def _is_elsewhere(self, name: str) -> bool:
@@ -86,7 +105,13 @@ class Opening:
         return self._model
 
     def tensors(self) -> Tensors:
-        return Tensors(self.model())
+        model = self.model()
+        # As vLLM does: where Mistral's own files are there as well, it takes them.
+        own = sorted(entry.path for entry in model.ls() if fnmatch(entry.path, "consolidated*.safetensors*"))
+        index = "consolidated.safetensors.index.json"
+        if index in own:
+            return Tensors(model, index)
+        return Tensors(model, own[0]) if len(own) == 1 else Tensors(model)
 
     @property
     def decrypted_bytes(self) -> int:
@@ -112,14 +137,23 @@ class Ranks:
 def _ranks(model_config: Any) -> Ranks:
     from vllm.config import get_current_vllm_config
 
-    config = get_current_vllm_config()
+    try:
+        config = get_current_vllm_config()
+    except AssertionError:
+        # Older versions have none where weights are loaded anew.
+        return Ranks(1, "")
     parallel = config.parallel_config
-    count = parallel.world_size
+    if parallel.distributed_executor_backend == "external_launcher":
+        # Each has an engine of its own, and nothing in common that others do not have.
+        return Ranks(1, "")
+    local = max(1, parallel.data_parallel_size_local)
+    count = min(parallel.world_size * local, parallel.world_size * parallel.data_parallel_size // _nodes(parallel))
     if model_config is not config.model_config:
         # Only the last stage of a pipeline drafts.
-        count = parallel.tensor_parallel_size
-    count = max(1, count // _nodes(parallel)) * max(1, getattr(parallel, "data_parallel_size_local", 1))
-    return Ranks(count, f"{config.instance_id} {model_config.model}")
+        count = min(count, parallel.tensor_parallel_size * local)
+    # Replicas that know nothing of each other start at any time.
+    replica = parallel.data_parallel_index if parallel.data_parallel_size == 1 else "all"
+    return Ranks(max(1, count), f"{config.instance_id} {replica} {model_config.model}")
 
 
 def _nodes(parallel: Any) -> int:

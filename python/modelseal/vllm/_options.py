@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from modelseal._model import Model, open
+from modelseal._model import Model, inspect, open
+from modelseal._modelseal import FormatError
 from modelseal._options import Options
 
 NAME = "modelseal"
 """What the formats and modes are called in vLLM's options."""
 
-LOCATION = "location"
-"""Where the plugin notes the location among the loader's options, for processes on other machines."""
+LOCATIONS = "locations"
+"""Where the plugin notes among the loader's options which directory is of which model, for processes on other machines."""
 
 _REFERENCE = re.compile(r"(?:(?:hex|base64|masterkey):)*(?:file|env|cmd|kbs|cdh):.")
 _NO_REFERENCE = (
@@ -30,18 +32,18 @@ def checked(given: Any) -> dict[str, Any]:
     key = options.get("key")
     if key is not None and not (isinstance(key, str) and _REFERENCE.match(key)):
         raise ValueError(_NO_REFERENCE)
-    known = Options.__optional_keys__ | {"key", LOCATION}
+    known = Options.__optional_keys__ | {"key", LOCATIONS}
     if unknown := sorted(set(options) - known):
         raise ValueError(
             f"--model-loader-extra-config has {', '.join(unknown)}, which load format {NAME} does not know; it knows "
-            f"{', '.join(sorted(known - {LOCATION}))}"
+            f"{', '.join(sorted(known - {LOCATIONS}))}"
         )
     return options
 
 
 def opened(location: str, options: Mapping[str, Any]) -> Model:
     """Opens a sealed model with the loader's options."""
-    given: Any = {name: value for name, value in options.items() if name != LOCATION}
+    given: Any = {name: value for name, value in options.items() if name != LOCATIONS}
     try:
         return open(location, given.pop("key", None), **given)
     except ValueError as error:
@@ -51,3 +53,15 @@ def opened(location: str, options: Mapping[str, Any]) -> Model:
                 """--model-loader-extra-config '{"key": "kbs:///REPOSITORY/TYPE/TAG"}'"""
             ) from None
         raise
+
+
+def is_sealed(location: str, options: Mapping[str, Any]) -> bool:
+    """Whether there is a sealed model."""
+    if not (os.path.isdir(location) or "://" in location):
+        return False
+    given: Any = {name: value for name, value in options.items() if name not in ("key", LOCATIONS)}
+    try:
+        inspect(location, **given)
+    except FormatError:
+        return False
+    return True
