@@ -51,8 +51,9 @@ def keys() -> Iterator[modelseal.DevKbs]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "place")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    # Not below the test's long name: sockets of vLLM have paths of 107 bytes at most.
+    return Place(tmp_path_factory.mktemp("place"))
 
 
 @pytest.fixture(scope="module")
