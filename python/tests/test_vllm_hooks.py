@@ -148,3 +148,16 @@ def test_the_processes_of_a_node_are_counted(
     config.parallel_config = SimpleNamespace(**parallel)
     together = parallel["data_parallel_size"] > 1 or expected == 1 < parallel["world_size"]
     assert (_loader._ranks(model).name == ranks.name) is together
+
+
+def test_parameters_are_to_lie_in_huge_pages(
+    tmp_path: Path, sealer: Sealer, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(_loader, "prefer_huge_pages", lambda array: asked.append((array.ctypes.data, array.nbytes)))
+    big = torch.nn.Parameter(torch.empty(1024, 1024, dtype=torch.bfloat16))
+    others = [torch.empty(4), torch.empty(2048, 1024).t(), torch.empty(1 << 20, device="meta")]
+    parameters = [big, *(torch.nn.Parameter(other) for other in others)]
+    sealed = sealer(make(tmp_path / "plain", model=["there"]), "gocryptfs")
+    assert names(loader(key), sealed, parameters=lambda: parameters) == {"there"}
+    assert asked == [(big.data_ptr(), 2 << 20)]

@@ -12,12 +12,18 @@ from vllm.logger import init_logger
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 
 from modelseal._model import Model
+from modelseal._modelseal import prefer_huge_pages
 from modelseal.safetensors import Tensors
 from modelseal.vllm._beside import noted
 from modelseal.vllm._options import LOCATIONS, NAME, checked, is_sealed, opened
 from modelseal.vllm._shared import shared
 
 logger = init_logger("vllm.modelseal")
+
+AHEAD = 64 << 20
+"""Bytes that are decrypted ahead: enough for one tensor to be decrypted while another is copied, in memory that serves again."""
+
+HUGE_PAGE = 2 << 20
 
 
 class SealedModelLoader(DefaultModelLoader):  # type: ignore[misc]
@@ -37,13 +43,14 @@ class SealedModelLoader(DefaultModelLoader):  # type: ignore[misc]
             yield from super().get_all_weights(model_config, model)
             return
         self._refuse_unfit(model)
+        _expect_weights(model)
         self.counter_before_loading_weights = time.perf_counter()
         ranks = _ranks(model_config)
         progress = _shows_progress(self.load_config.use_tqdm_on_load)
         begin = time.perf_counter()
         with Opening(location, self._options) as sealed:
             if ranks.count == 1:
-                tensors = sealed.tensors().items(progress=progress)
+                tensors = sealed.tensors().items(ahead=AHEAD, progress=progress)
             else:
                 tensors = shared(ranks.name, ranks.count, sealed, progress)
             for name, tensor in tensors:
@@ -86,6 +93,16 @@ class SealedModelLoader(DefaultModelLoader):  # type: ignore[misc]
         from vllm.model_executor.model_loader.ep_weight_filter import should_skip_weight
 
         return bool(should_skip_weight(name, local))
+
+
+def _expect_weights(model: Any) -> None:
+    """Has the parameters of a model on the CPU, which nothing was written to yet, lie in huge pages."""
+    import torch
+
+    for parameter in getattr(model, "parameters", tuple)():
+        data = parameter.data
+        if data.device.type == "cpu" and data.is_contiguous() and data.nbytes >= HUGE_PAGE:
+            prefer_huge_pages(data.view(-1).view(torch.uint8).numpy())
 
 
 class Opening:
