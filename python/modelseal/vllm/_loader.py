@@ -44,7 +44,6 @@ class SealedModelLoader(DefaultModelLoader):  # type: ignore[misc]
             return
         self._refuse_unfit(model)
         _expect_weights(model)
-        self.counter_before_loading_weights = time.perf_counter()
         ranks = _ranks(model_config)
         progress = _shows_progress(self.load_config.use_tqdm_on_load)
         begin = time.perf_counter()
@@ -53,6 +52,8 @@ class SealedModelLoader(DefaultModelLoader):  # type: ignore[misc]
                 tensors = sealed.tensors().items(ahead=AHEAD, progress=progress)
             else:
                 tensors = shared(ranks.name, ranks.count, sealed, progress)
+            # What vLLM logs is the time from here on.
+            self.counter_before_loading_weights = time.perf_counter()
             for name, tensor in tensors:
                 if not self._is_elsewhere(name):
                     yield name, tensor
