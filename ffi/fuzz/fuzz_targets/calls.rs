@@ -1,9 +1,14 @@
 //! Arbitrary calls in arbitrary order, with handles that live, were freed, are of another kind or never were: every call
 //! returns a status, what is read is what was sealed, and nothing is left when everything was freed.
+//!
+//! No program is run, nobody is asked and no network is reached: key references are of files and variables alone, and
+//! locations are in temporary folders.
 #![no_main]
 
-use std::ffi::{c_char, c_void};
-use std::path::PathBuf;
+use std::ffi::{CStr, OsStr, c_char, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::ptr::{self, null, null_mut};
 use std::sync::OnceLock;
 use std::{fs, slice};
@@ -17,29 +22,127 @@ const CONTENT: &[u8] = include_bytes!("calls.rs");
 /// Handles that are kept to be used again.
 const KEPT: usize = 16;
 
-/// A vault with this very file in it, and a file of tensors.
-fn sample() -> &'static PathBuf {
-    static SAMPLE: OnceLock<PathBuf> = OnceLock::new();
+/// The key of RFC 8410, section 10.3: in no way a secret.
+const ISSUER_PEM: &str = "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC
+-----END PRIVATE KEY-----
+";
+
+/// The cheapest scrypt that a vault and that a package can have.
+const VAULT_LOG_N: u64 = 10;
+const PACKAGE_LOG_N: u64 = 14;
+
+const LICENSE: &str = "licenses/LD_Fuzz_0001.json";
+
+/// A folder with a plain model of this very file, a link to it and a file of tensors; the same as a vault and as a package;
+/// and files of keys.
+struct Sample {
+    dir: PathBuf,
+    license: Vec<u8>,
+}
+
+static SAMPLE: OnceLock<Sample> = OnceLock::new();
+
+fn sample() -> &'static Sample {
     SAMPLE.get_or_init(|| {
+        extern "C" fn remove() {
+            // At the end of the process there is nobody to tell.
+            let _ = SAMPLE.get().map(|sample| fs::remove_dir_all(&sample.dir));
+        }
+        // SAFETY: a function that takes nothing.
+        unsafe { libc::atexit(remove) };
         let dir = tempfile::tempdir().expect("a temporary folder").keep();
-        let (source, vault) = (dir.join("source"), dir.join("vault"));
+        let source = dir.join("source");
         fs::create_dir(&source).expect("a folder");
-        fs::write(source.join("file"), CONTENT).expect("a file");
         let header = br#"{"a":{"dtype":"I8","shape":[2,3],"data_offsets":[0,6]}}"#;
         let tensors = [&(header.len() as u64).to_le_bytes()[..], header, b"123456"].concat();
-        fs::write(source.join("t.safetensors"), tensors).expect("a file");
+        let files = [
+            ("source/file", CONTENT),
+            ("source/t.safetensors", &tensors),
+            ("issuer.pem", ISSUER_PEM.as_bytes()),
+            ("key", b"password\n"),
+            ("hex", b"70617373776f7264\n"),
+            ("base64", b"cGFzc3dvcmQ=\n"),
+        ];
+        for (name, content) in files {
+            fs::write(dir.join(name), content).expect("a file");
+        }
+        symlink("file", source.join("link")).expect("a link");
         let mut calls = Calls::new(&[]);
-        let (settings, key) = (calls.settings(), calls.key());
-        let (source, vault_text) = (source.display().to_string(), vault.display().to_string());
-        let status = unsafe {
-            modelseal_settings_set_number(settings, MODELSEAL_SET_SCRYPT_LOG_N, 10, null_mut());
-            let (source, vault) = (source.as_bytes(), vault_text.as_bytes());
-            let (from, to) = (source.as_ptr().cast(), vault.as_ptr().cast());
-            modelseal_seal(settings, from, source.len(), to, vault.len(), key, None, null_mut(), null_mut(), 0, null_mut())
-        };
-        assert_eq!(status, MODELSEAL_OK);
-        vault
+        for (format, log_n) in [("gocryptfs", VAULT_LOG_N), ("sam", PACKAGE_LOG_N)] {
+            let (settings, key) = (calls.settings(), calls.key());
+            let issuer = dir.join("issuer.pem");
+            let texts = [
+                (MODELSEAL_SET_FORMAT, OsStr::new(format)),
+                (MODELSEAL_SET_KEY_ID, OsStr::new("LD_Fuzz_0001")),
+                (MODELSEAL_SET_ISSUER_KEY, issuer.as_os_str()),
+            ];
+            for (setting, text) in texts {
+                let (text, len) = text_of(text);
+                let status = unsafe { modelseal_settings_set_text(settings, setting, text, len, null_mut()) };
+                assert_eq!(status, MODELSEAL_OK);
+            }
+            let status = unsafe {
+                modelseal_settings_set_number(settings, MODELSEAL_SET_SCRYPT_LOG_N, log_n, null_mut())
+            };
+            assert_eq!(status, MODELSEAL_OK);
+            assert_eq!(seal(settings, &source, &dir.join(format), key, null_mut(), null_mut()), MODELSEAL_OK);
+        }
+        let license = fs::read(dir.join("sam").join(LICENSE)).expect("a license");
+        Sample { dir, license }
     })
+}
+
+fn text_of(text: &(impl AsRef<OsStr> + ?Sized)) -> (*const c_char, usize) {
+    let bytes = text.as_ref().as_bytes();
+    (bytes.as_ptr().cast(), bytes.len())
+}
+
+/// Seals; `countdown` says after how many times of telling how it gets on it is called off, and may be NULL.
+fn seal(
+    settings: *const Settings,
+    from: &Path,
+    to: &Path,
+    key: *const Key,
+    countdown: *mut u8,
+    error: *mut *mut Error,
+) -> i32 {
+    let ((from, from_len), (to, to_len)) = (text_of(from), text_of(to));
+    let progress: Progress = if countdown.is_null() { None } else { Some(on_progress) };
+    let mut summary = Summary::default();
+    let len = size_of::<Summary>();
+    // SAFETY: texts with their lengths, and places of this function and its caller.
+    unsafe {
+        modelseal_seal(
+            settings, from, from_len, to, to_len, key, progress, countdown.cast(), &mut summary, len, error,
+        )
+    }
+}
+
+unsafe extern "C" fn on_progress(user: *mut c_void, done: u64, total: u64) -> i32 {
+    assert!(total == 0 || done <= total);
+    // SAFETY: the countdown, which is told of by one thread at a time.
+    let countdown = unsafe { &mut *user.cast::<u8>() };
+    let call_off = *countdown == 0;
+    *countdown = countdown.saturating_sub(1);
+    call_off.into()
+}
+
+unsafe extern "C" fn on_damage(_: *mut c_void, _: *const c_char, _: usize, _: *const Error) {
+    panic!("nothing is damaged");
+}
+
+unsafe extern "C" fn on_log(user: *mut c_void, level: i32, message: *const c_char) {
+    assert!(ptr::eq(user.cast(), &SAMPLE));
+    assert!((MODELSEAL_LOG_ERROR..=MODELSEAL_LOG_TRACE).contains(&level));
+    // SAFETY: a text that lives until this returns.
+    assert!(unsafe { CStr::from_ptr(message) }.to_str().is_ok());
+    assert_eq!(set_log(None, MODELSEAL_LOG_OFF, null_mut()), MODELSEAL_ARGUMENT);
+}
+
+fn set_log(callback: LogMessage, level: i32, error: *mut *mut Error) -> i32 {
+    // SAFETY: a function of this file or none, and what it is told of is never freed.
+    unsafe { modelseal_set_log(callback, (&raw const SAMPLE).cast_mut().cast(), level, error) }
 }
 
 /// The calls that some bytes stand for, and the handles that came of them.
@@ -105,21 +208,32 @@ impl<'a> Calls<'a> {
 
     /// What is passed for a text: one that means something, or arbitrary bytes.
     fn text(&mut self) -> (*const c_char, usize) {
-        let known: &[&[u8]] = &[b"file", b"t.safetensors", b"", b"a", b".", b"..", b"copy", b"sam", b"\xff", b"a\0b"];
+        let known: &[&[u8]] = &[
+            b"file", b"t.safetensors", b"", b"a", b".", b"..", b"copy", b"sam", b"\xff", b"a\0b", b"link", b"gocryptfs",
+            b"LD_Fuzz_0001",
+        ];
         let choice = usize::from(self.byte());
         let text: &[u8] = match known.get(choice) {
             Some(text) => text,
             None if choice == 100 => return (c"file".as_ptr(), MODELSEAL_NUL_TERMINATED),
             None if choice == 101 => return (null(), usize::from(self.byte())),
             None if choice == 102 => return (c"x".as_ptr(), usize::MAX - 1 - usize::from(self.byte())),
-            None => {
-                let rest = self.bytes.as_slice();
-                let (text, rest) = rest.split_at((choice % 32).min(rest.len()));
-                self.bytes = rest.iter();
-                text
-            }
+            None => self.take(choice % 32),
         };
         (text.as_ptr().cast(), text.len())
+    }
+
+    fn take(&mut self, len: usize) -> &'a [u8] {
+        let rest = self.bytes.as_slice();
+        let (taken, rest) = rest.split_at(len.min(rest.len()));
+        self.bytes = rest.iter();
+        taken
+    }
+
+    /// Arbitrary bytes without some of them.
+    fn take_without(&mut self, left_out: u8) -> Vec<u8> {
+        let len = usize::from(self.byte() % 32);
+        self.take(len).iter().copied().filter(|byte| *byte != left_out).collect()
     }
 
     fn settings(&mut self) -> *mut Settings {
@@ -137,11 +251,154 @@ impl<'a> Calls<'a> {
     }
 
     fn open(&mut self) {
-        let vault = sample().as_os_str().as_encoded_bytes();
+        let vault = sample().dir.join("gocryptfs");
+        let (location, len) = text_of(&vault);
         let (settings, key) = (self.handle::<Settings>(), self.handle::<Key>());
         let mut model = null_mut();
-        let status = unsafe { modelseal_open(settings, vault.as_ptr().cast(), vault.len(), key, &mut model, null_mut()) };
+        let status = unsafe { modelseal_open(settings, location, len, key, &mut model, null_mut()) };
         self.keep(status, model);
+    }
+
+    /// Seals the sample once more, in a folder that is gone afterwards: what counts as a model opens, and has this file.
+    fn seal(&mut self, error: &mut *mut Error) {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let source = sample().dir.join("source");
+        let (mut settings, key) = (self.handle::<Settings>(), self.handle::<Key>());
+        if settings.is_null() {
+            settings = self.settings();
+        }
+        let choice = self.byte();
+        let log_n = if choice & 8 == 0 { VAULT_LOG_N } else { PACKAGE_LOG_N };
+        if choice & 16 == 0 {
+            let issuer = sample().dir.join("issuer.pem");
+            let (text, len) = text_of(&issuer);
+            unsafe { modelseal_settings_set_text(settings, MODELSEAL_SET_ISSUER_KEY, text, len, null_mut()) };
+        }
+        let to = match choice % 4 {
+            0 => dir.path().to_owned(),
+            1 => dir.path().join("new"),
+            2 => source.join("within"),
+            _ => {
+                let name = [b"x", &self.take_without(b'/')[..]].concat();
+                dir.path().join(OsStr::from_bytes(&name))
+            }
+        };
+        let mut countdown = self.byte();
+        let countdown = if choice & 4 == 0 { null_mut() } else { &raw mut countdown };
+        unsafe { modelseal_settings_set_number(settings, MODELSEAL_SET_SCRYPT_LOG_N, log_n, null_mut()) };
+        let status = seal(settings, &source, &to, key, countdown, error);
+        assert!(!source.join("within").exists());
+        let (mut model, mut file) = (null_mut(), null_mut());
+        let (location, len) = text_of(&to);
+        let opened = unsafe { modelseal_open(null(), location, len, key, &mut model, null_mut()) };
+        assert_eq!(status == MODELSEAL_OK, opened == MODELSEAL_OK);
+        if opened == MODELSEAL_OK {
+            let mut content = vec![0; CONTENT.len()];
+            let (path, len) = text_of("file");
+            unsafe {
+                assert_eq!(modelseal_file_open(model, path, len, &mut file, null_mut()), MODELSEAL_OK);
+                let out = content.as_mut_ptr();
+                assert_eq!(modelseal_file_read(file, 0, out, content.len(), null_mut()), MODELSEAL_OK);
+            }
+            assert_eq!(content, CONTENT);
+            // Both outlive what they were opened from.
+            self.keep(MODELSEAL_OK, file);
+        }
+        self.keep(opened, model);
+    }
+
+    /// A reference to a file or a variable, or what has no scheme.
+    fn reference(&mut self) -> Vec<u8> {
+        let (decoder, scheme) = (self.byte(), self.byte());
+        let mut reference = match decoder % 8 {
+            0 => b"hex:".to_vec(),
+            1 => b"base64:".to_vec(),
+            2 => b"masterkey:".to_vec(),
+            3 => b"hex:base64:".to_vec(),
+            _ => Vec::new(),
+        };
+        let file = |name: &[u8]| [b"file:", sample().dir.as_os_str().as_bytes(), b"/", name].concat();
+        reference.extend(match scheme % 8 {
+            0 => file(b"key"),
+            1 => file(b"hex"),
+            2 => file(b"base64"),
+            3 => file(b"source/file"),
+            4 => file(&self.take_without(b'/')),
+            5 => b"env:HOME".to_vec(),
+            6 => [b"env:", &self.take_without(b'\0')[..]].concat(),
+            _ => self.take_without(b':'),
+        });
+        reference
+    }
+
+    fn key_of_reference(&mut self, error: &mut *mut Error) {
+        let settings = if self.byte() % 2 == 0 { null_mut() } else { self.handle::<Settings>() };
+        let reference = self.reference();
+        let (text, len) = (reference.as_ptr().cast(), reference.len());
+        let (mut key, mut resource) = (null_mut(), null_mut());
+        unsafe {
+            let status = modelseal_fetch(settings, text, len, &mut resource, null_mut());
+            assert_ne!(status, MODELSEAL_OK);
+            let status = modelseal_key_from_reference(settings, text, len, &mut key, error);
+            self.keep(status, key);
+        }
+    }
+
+    fn licenses(&mut self, error: &mut *mut Error) {
+        let settings = if self.byte() % 2 == 0 { null_mut() } else { self.handle::<Settings>() };
+        let sample = sample();
+        let dir;
+        let location = match self.byte() % 4 {
+            0 => sample.dir.join("sam"),
+            1 => sample.dir.join("sam").join(LICENSE),
+            2 => sample.dir.join("gocryptfs"),
+            _ => {
+                dir = tempfile::tempdir().expect("a temporary folder");
+                let mut license = sample.license.clone();
+                let (at, bytes) = (self.number() as usize % license.len(), self.take_without(0));
+                let end = (at + bytes.len()).min(license.len());
+                license.splice(at..end, bytes);
+                let path = dir.path().join("license.json");
+                fs::write(&path, license).expect("a file");
+                path
+            }
+        };
+        let (location, len) = text_of(&location);
+        let (mut all, mut checked) = (null_mut(), null_mut());
+        unsafe {
+            let status = modelseal_licenses(settings, location, len, &mut all, null_mut());
+            self.keep(status, all);
+            let status = modelseal_license_check(settings, location, len, &mut checked, error);
+            self.keep(status, checked);
+        }
+    }
+
+    fn buffer(&mut self, error: &mut *mut Error) {
+        let (mut data, mut len) = (null(), 0);
+        unsafe {
+            if modelseal_buffer_bytes(self.handle(), &mut data, &mut len, error) == MODELSEAL_OK {
+                // A link's target, or JSON.
+                assert!(str::from_utf8(slice::from_raw_parts(data, len)).is_ok());
+            }
+        }
+    }
+
+    fn verify(&mut self, path: (*const c_char, usize), error: &mut *mut Error) {
+        let (model, mut countdown) = (self.handle(), self.byte());
+        let progress: Progress = if countdown < 128 { Some(on_progress) } else { None };
+        let user = (&raw mut countdown).cast();
+        let mut summary = Summary::default();
+        let len = size_of::<Summary>();
+        unsafe { modelseal_verify(model, path.0, path.1, progress, None, user, &mut summary, len, error) };
+        let package = sample().dir.join("sam");
+        let (location, location_len) = text_of(&package);
+        let status = unsafe {
+            let (damage, user): (DamageFound, _) = (Some(on_damage), null_mut());
+            modelseal_verify_without_key(
+                null(), location, location_len, None, damage, user, &mut summary, len, null_mut(),
+            )
+        };
+        assert_eq!(status, MODELSEAL_OK);
     }
 
     fn read(&mut self) {
@@ -196,7 +453,7 @@ impl<'a> Calls<'a> {
     /// One call, or what belongs together.
     fn call(&mut self, what: u8) {
         let (mut error, text) = (null_mut(), self.text());
-        match what % 14 {
+        match what % 21 {
             0 => drop(self.settings()),
             1 => drop(self.key()),
             2 => self.open(),
@@ -229,25 +486,45 @@ impl<'a> Calls<'a> {
             10 => {
                 let (settings, setting, number) = (self.handle(), i32::from(self.byte()), self.number());
                 unsafe {
-                    // What waits for a person, a program or a network is left out, and so are threads.
-                    if setting != MODELSEAL_SET_THREADS {
+                    // Neither threads nor what scrypt takes.
+                    if ![MODELSEAL_SET_THREADS, MODELSEAL_SET_SCRYPT_LOG_N].contains(&setting) {
                         modelseal_settings_set_number(settings, setting, number, null_mut());
                     }
                     modelseal_settings_set_text(settings, setting, text.0, text.1, &mut error);
                 }
             }
-            11 => {
-                let model = self.handle();
-                let (damage, user) = (None, null_mut());
-                unsafe { modelseal_verify(model, text.0, text.1, None, damage, user, null_mut(), 0, &mut error) };
-            }
+            11 => self.verify(text, &mut error),
             12 => {
                 let (file, mut fd) = (self.handle(), -1);
                 if unsafe { modelseal_memfd(file, &mut fd, &mut error) } == MODELSEAL_OK {
                     unsafe { libc::close(fd) };
                 }
             }
-            _ => free(self.handle()),
+            13 => free(self.handle()),
+            14 => self.seal(&mut error),
+            15 => self.licenses(&mut error),
+            16 => self.key_of_reference(&mut error),
+            17 => {
+                let callback: LogMessage = if self.byte() % 2 == 0 { None } else { Some(on_log) };
+                set_log(callback, i32::from(self.byte() % 8) - 1, &mut error);
+            }
+            18 => {
+                let (model, mut target) = (self.handle(), null_mut());
+                let mut metadata = Metadata::default();
+                unsafe {
+                    let size = size_of::<Metadata>();
+                    let known = modelseal_stat(model, text.0, text.1, &mut metadata, size, null_mut());
+                    let status = modelseal_read_link(model, text.0, text.1, &mut target, &mut error);
+                    assert!(status != MODELSEAL_OK || known == MODELSEAL_OK && metadata.kind == MODELSEAL_SYMLINK);
+                    self.keep(status, target);
+                }
+            }
+            19 => self.buffer(&mut error),
+            _ => {
+                let (model, mut json) = (self.handle(), null_mut());
+                let status = unsafe { modelseal_model_license(model, &mut json, &mut error) };
+                self.keep(status, json);
+            }
         }
         self.look_at(error);
     }
@@ -295,5 +572,6 @@ fuzz_target!(|data: &[u8]| {
         calls.call(what);
     }
     drop(calls);
+    assert_eq!(set_log(None, MODELSEAL_LOG_OFF, null_mut()), MODELSEAL_OK);
     assert_eq!(modelseal_live_handles(), 0);
 });
