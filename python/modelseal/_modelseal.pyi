@@ -46,6 +46,7 @@ __all__ = [
     "locate",
     "machine",
     "open",
+    "prefer_huge_pages",
     "reseal",
     "seal",
     "show_licenses",
