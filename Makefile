@@ -91,7 +91,7 @@ python:
 
 # Servers that really serve.
 vllm:
-	.ci/python --tests -m vllm tests/test_vllm.py
+	.ci/python --tests -m vllm -o faulthandler_timeout=900 tests/test_vllm.py
 
 portable:
 	$(CARGO) clippy $(PORTABLE) --all-targets --locked -- -D warnings
