@@ -253,13 +253,18 @@ impl Entry {
     /// none that a package can hold.
     pub fn parse(content: &[u8]) -> Result<Self> {
         let entry = read::lone_entry(content)?;
-        let checked = check_path(&entry.path).and_then(|()| entry.check());
-        checked.map_err(|what| Error::entry(MANIFEST_NAME, &entry.path, what))?;
+        entry.check_alone()?;
         Ok(entry)
     }
 
+    /// Refuses it where no package can hold it.
+    pub(crate) fn check_alone(&self) -> Result<()> {
+        let checked = check_path(&self.path).and_then(|()| self.check());
+        checked.map_err(|what| Error::entry(MANIFEST_NAME, &self.path, what))
+    }
+
     /// What is wrong with it on its own.
-    pub(crate) fn check(&self) -> Result<(), &'static str> {
+    fn check(&self) -> Result<(), &'static str> {
         self.modified.check()?;
         match &self.kind {
             EntryKind::File { length, .. } if *length > MAX_FILE_LEN => {

@@ -282,9 +282,7 @@ impl<S: WriteStore> PackageWriter<S> {
     /// # Errors
     /// [`Error::Entry`] where no package can hold it.
     pub fn list(&self, entry: Entry) -> Result<bool> {
-        entry
-            .check()
-            .map_err(|what| Error::entry(MANIFEST_NAME, &entry.path, what))?;
+        entry.check_alone()?;
         if let EntryKind::File { file_id, .. } = &entry.kind {
             let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
             if !ids.insert(*file_id) {
