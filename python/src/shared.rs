@@ -24,12 +24,14 @@ impl SharedSeal {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Nobody waits for the lock, or has it, who keeps others from Python meanwhile.
     fn with<T: Send>(
         &self,
         py: Python<'_>,
-        work: impl FnOnce(&modelseal::SharedSeal) -> PyResult<T> + Send,
+        work: impl FnOnce(&modelseal::SharedSeal) -> modelseal::Result<T> + Send,
     ) -> PyResult<T> {
-        py.detach(|| self.lock().as_ref().ok_or_else(ended).and_then(work))
+        let done = py.detach(|| self.lock().as_ref().map(work));
+        done.ok_or_else(ended)?.map_err(raise)
     }
 }
 
@@ -74,19 +76,19 @@ impl SharedSeal {
 
     /// Takes what a member has answered. Returns whether the file is done; else its task is to be given out again.
     fn take(&self, py: Python<'_>, record: &str) -> PyResult<bool> {
-        self.with(py, |shared| shared.take(record).map_err(raise))
+        self.with(py, |shared| shared.take(record))
     }
 
     /// Makes the model complete.
     fn finish(&self, py: Python<'_>) -> PyResult<Counts> {
-        let shared = self.lock().take().ok_or_else(ended)?;
+        let shared = py.detach(|| self.lock().take()).ok_or_else(ended)?;
         let done = metered(py, None, |meter| shared.finish(meter))?;
         Ok(counts(&done.map_err(raise)?))
     }
 
     /// Lets go of the destination; what is there can be gone on with.
-    fn close(&self) {
-        *self.lock() = None;
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| *self.lock() = None);
     }
 }
 
