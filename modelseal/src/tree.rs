@@ -336,7 +336,6 @@ impl Model {
     }
 }
 
-/// An entry of a manifest.
 /// Refuses what no path in a model can be.
 fn check_path(path: &Path) -> Result<()> {
     let what = path.components().find_map(|part| match part {
@@ -354,6 +353,7 @@ fn check_path(path: &Path) -> Result<()> {
     }
 }
 
+/// An entry of a manifest.
 fn listed(entry: sam_format::Entry) -> Found {
     Found::Entry(Entry(Place::Package(entry)))
 }

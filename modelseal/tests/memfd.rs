@@ -14,6 +14,7 @@ use rustix::io::{Errno, FdFlags, fcntl_getfd};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 mod common {
+    pub(crate) mod formats;
     pub(crate) mod sealed;
     pub(crate) mod tree;
 }

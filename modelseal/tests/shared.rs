@@ -9,21 +9,21 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use modelseal::gocryptfs::ConfOptions;
-use modelseal::sam::{IssuerKey, Terms};
 use modelseal::{
-    Error, JoinOptions, Key, Model, OpenOptions, PackageOptions, SealFormat, SealMember, SealOptions,
-    SharedSeal, Summary, Symlinks, UnsealOptions, seal, unseal, with_causes,
+    Error, JoinOptions, Key, Model, OpenOptions, SealFormat, SealMember, SealOptions, SharedSeal, Summary,
+    Symlinks, UnsealOptions, seal, unseal, with_causes,
 };
 use tempfile::TempDir;
 
 mod common {
+    pub(crate) mod formats;
     pub(crate) mod gocryptfs;
     #[cfg(feature = "object-store")]
     pub(crate) mod s3;
     pub(crate) mod tree;
 }
 
+use common::formats::formats;
 use common::gocryptfs;
 use common::tree::{assert_same, bytes, flip, make_everything, names, snapshot, supports_xattrs, write};
 
@@ -34,23 +34,6 @@ const PENDING: &str = ".chunk-cipher-pending-0000000000000000";
 
 fn key() -> Key {
     Key::from_password(KEY.as_bytes().to_vec().into())
-}
-
-/// Both formats, as cheap as they are allowed to be.
-fn formats() -> [(&'static str, SealFormat); 2] {
-    let terms = Terms {
-        scrypt_log_n: 14,
-        ..Terms::new("LD_Test_0001")
-    };
-    let package = PackageOptions::new(terms, IssuerKey::generate().unwrap());
-    let vault = ConfOptions {
-        scrypt_log_n: 10,
-        ..ConfOptions::default()
-    };
-    [
-        ("vault", SealFormat::Gocryptfs(vault)),
-        ("package", SealFormat::Sam(Box::new(package))),
-    ]
 }
 
 /// A source and what is sealed of it.

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 mod common {
+    pub(crate) mod formats;
     pub(crate) mod sealed;
     pub(crate) mod tree;
 }

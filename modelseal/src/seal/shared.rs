@@ -33,13 +33,12 @@ pub use super::text::SealTask;
 /// ```no_run
 /// use std::path::Path;
 /// use modelseal::{JoinOptions, Key, SealMember, SealOptions, SharedSeal};
-/// # fn key() -> Key { unimplemented!() }
-/// # fn main() -> modelseal::Result<()> {
+/// # fn sealed(key: &Key) -> modelseal::Result<()> {
 /// let (source, destination) = (Path::new("s3://plain/model"), Path::new("s3://sealed/model"));
-/// let shared = SharedSeal::begin(source, destination, &key(), &SealOptions::default(), &())?;
+/// let shared = SharedSeal::begin(source, destination, key, &SealOptions::default(), &())?;
 ///
 /// // In any number of other processes, which have been sent the ticket:
-/// let member = SealMember::join(source, destination, &key(), shared.ticket(), &JoinOptions::default())?;
+/// let member = SealMember::join(source, destination, key, shared.ticket(), &JoinOptions::default())?;
 ///
 /// for task in shared.tasks() {
 ///     // Sent to one of them, and its answer back.

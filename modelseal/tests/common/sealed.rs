@@ -4,11 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use modelseal::gocryptfs::ConfOptions;
-use modelseal::sam::{IssuerKey, Terms};
-use modelseal::{Key, Model, OpenOptions, PackageOptions, SealFormat, SealOptions, seal};
+use modelseal::{Key, Model, OpenOptions, SealOptions, seal};
 use tempfile::TempDir;
 
+use super::formats::formats;
 use super::tree::{flip, write};
 
 /// The formats, and how a chunk is stored: what lies before the first, its length, and how far apart they are.
@@ -48,20 +47,7 @@ impl Sealed {
         for (path, content) in files {
             write(sealed.path("source").join(path), content);
         }
-        let terms = Terms {
-            scrypt_log_n: 14,
-            ..Terms::new("LD_Test_0001")
-        };
-        let package = PackageOptions::new(terms, IssuerKey::generate().unwrap());
-        let vault = ConfOptions {
-            scrypt_log_n: 10,
-            ..ConfOptions::default()
-        };
-        let formats = [
-            ("vault", SealFormat::Gocryptfs(vault)),
-            ("package", SealFormat::Sam(Box::new(package))),
-        ];
-        for (name, format) in formats {
+        for (name, format) in formats() {
             let options = SealOptions {
                 format,
                 ..SealOptions::default()
