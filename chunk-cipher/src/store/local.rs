@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use rustix::process::{Pid, getpid};
 
 use super::mapped::Mapping;
 use super::{Kind, Metadata, ReadAt, Store, Windows, Xattr};
@@ -30,10 +31,33 @@ pub enum ReadMode {
     Copy,
 }
 
+/// The open directory itself, and the lock that is held on it.
+#[derive(Debug)]
+pub(super) struct Root {
+    dir: OwnedFd,
+    locked_by: OnceLock<Pid>,
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+impl Drop for Root {
+    /// Unlocks. Closing alone would not while a child that is being started still has its copy of the descriptor; and a
+    /// child that goes on with a copy of this value must not unlock what its parent holds.
+    fn drop(&mut self) {
+        if self.locked_by.get() == Some(&getpid()) {
+            let _ = fs::flock(&self.dir, FlockOperation::Unlock);
+        }
+    }
+}
+
 /// A directory of the local file system. Nothing outside of it is ever opened, whatever links it holds.
 #[derive(Clone, Debug)]
 pub struct LocalStore {
-    pub(super) root: Arc<OwnedFd>,
+    pub(super) root: Arc<Root>,
     mode: ReadMode,
 }
 
@@ -46,7 +70,10 @@ impl LocalStore {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = fs::open(path.as_ref(), flags, Mode::empty())?;
         Ok(Self {
-            root: Arc::new(root),
+            root: Arc::new(Root {
+                dir: root,
+                locked_by: OnceLock::new(),
+            }),
             mode: ReadMode::Auto,
         })
     }
@@ -68,7 +95,7 @@ impl LocalStore {
         check_beneath(path)?;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..RETRIES {
-            match fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
+            match fs::openat2(&*self.root, path, flags, Mode::empty(), resolve) {
                 // A rename elsewhere got in the way, and the kernel asks to try again; or somebody holds a lease.
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 // An old kernel, a sandbox that does not know the call, or a path longer than one call takes.
@@ -86,7 +113,11 @@ impl LocalStore {
     /// Whatever the system reports; nothing where its file system has no locks.
     pub fn lock(&self) -> io::Result<bool> {
         match fs::flock(&*self.root, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) | Err(Errno::NOTSUP | Errno::INVAL | Errno::NOSYS | Errno::NOLCK) => Ok(true),
+            Ok(()) => {
+                self.root.locked_by.get_or_init(getpid);
+                Ok(true)
+            }
+            Err(Errno::NOTSUP | Errno::INVAL | Errno::NOSYS | Errno::NOLCK) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -380,5 +411,21 @@ mod tests {
                 assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{path}");
             }
         }
+    }
+
+    /// A child that is being started has a copy of every descriptor until its program runs.
+    #[test]
+    fn local_lock_ends_with_its_store() {
+        let temp = tempfile::tempdir().unwrap();
+        let other = LocalStore::open(temp.path()).unwrap();
+        let store = LocalStore::open(temp.path()).unwrap();
+        assert!(store.lock().unwrap());
+        let copy = store.root.dir.try_clone().unwrap();
+        let clone = store.clone();
+        drop(store);
+        assert!(!other.lock().unwrap());
+        drop(clone);
+        assert!(other.lock().unwrap());
+        drop(copy);
     }
 }
