@@ -58,7 +58,7 @@ class Torch:
     def make(self, memory: Memory | memoryview, dtype: str, shape: Sequence[int]) -> Any:
         import torch
 
-        kind, shape = _torch_dtype(dtype), _torch_shape(dtype, shape)
+        kind, shape = torch_dtype(dtype), torch_shape(dtype, shape)
         if len(memory) == 0:
             return torch.empty(shape, dtype=kind)
         raw = torch.frombuffer(memory, dtype=torch.uint8)
@@ -71,7 +71,7 @@ class Torch:
         """A tensor to be filled, on a device."""
         import torch
 
-        return torch.empty(_torch_shape(dtype, shape), dtype=_torch_dtype(dtype), device=device)
+        return torch.empty(torch_shape(dtype, shape), dtype=torch_dtype(dtype), device=device)
 
     def own(self, tensor: Any, whole: Any) -> Any:
         if tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size():
@@ -102,7 +102,8 @@ def _contiguous() -> Any:
     return torch.contiguous_format
 
 
-def _torch_shape(dtype: str, shape: Sequence[int]) -> list[int]:
+def torch_shape(dtype: str, shape: Sequence[int]) -> list[int]:
+    """The shape in torch of a tensor that has this one in safetensors."""
     if dtype != "F4":
         return list(shape)
     # Two elements a byte, which torch counts as one.
@@ -112,7 +113,8 @@ def _torch_shape(dtype: str, shape: Sequence[int]) -> list[int]:
 
 
 @cache
-def _torch_dtype(name: str) -> Any:
+def torch_dtype(name: str) -> Any:
+    """That of torch, by the name that safetensors has for it."""
     import torch
 
     dtype = getattr(torch, _DTYPES.get(name, ("", None, None))[0], None)

@@ -223,6 +223,8 @@ def reseal(
     **options: Unpack[SealOptions],
 ) -> dict[str, int]:
     """Seals what a model holds anew, under a new content key and `new_key`. No plaintext touches a disk."""
+    if not isinstance(model, Model):
+        raise TypeError(f"an open model is sealed anew, as modelseal.open returns it, and not a {type(model).__name__}")
     how, config = _how(options)
     return dict(_modelseal.reseal(model._check(), destination, new_key, how, config, progress))
 

@@ -99,6 +99,16 @@ class Tensors:
         tensor = _maker(framework, device).make(self._handle.read(shard, start, end), dtype, shape)
         return _to(tensor, device)
 
+    def deferred(self, name: str) -> torch.Tensor:
+        """A tensor of torch on the CPU that is decrypted when what is in it is needed first: where it, or a part of it that lies in
+        one piece, is copied to another tensor of its dtype and shape on the CPU, to the memory of that, and else as a whole to
+        memory of its own."""
+        _, dtype, shape, shard, start, end = self._place(name)
+        self._model._check()
+        from modelseal._deferred import Sealed
+
+        return Sealed(self._handle, dtype, shape, shard, start, end).deferred()
+
     def slice(self, name: str, framework: Framework = "pt", device: Any = "cpu") -> SafeSlice:
         """A tensor to take parts of, of which nothing but those is decrypted."""
         return SafeSlice(self, name, _maker(framework, device), device)
@@ -144,6 +154,8 @@ class Tensors:
         keeps is in memory, besides as much of dropped tensors that is about to serve again.
         """
         self._model._check()
+        if ahead < 0:
+            raise ValueError(f"ahead is a number of bytes, and not {ahead}")
         make = _maker(framework, device).make
         stream = self._handle.stream(ahead)
         try:
@@ -157,6 +169,14 @@ class Tensors:
                     del tensor
         finally:
             stream.close()
+
+    def deferred_items(self, *, progress: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
+        """All tensors, one after another in the order of the shards, as `deferred` has them."""
+        with self._bar(progress) as bar:
+            for name, *_, start, end in self._places.values():
+                yield name, self.deferred(name)
+                # By now it is wherever it was to go.
+                bar.advance(end - start)
 
     def _load_on_gpu(self, made_by: Torch, device: Any, progress: bool) -> dict[str, Any]:
         with self._bar(progress) as bar:

@@ -1,6 +1,7 @@
 //! Sealed models and their files.
 
 use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -247,7 +248,7 @@ impl Model {
         });
         match file.map_err(raise)? {
             Some(file) => Ok(File {
-                file,
+                file: Arc::new(file),
                 shared: Arc::clone(&self.shared),
             }),
             None => Err(PyIsADirectoryError::new_err((
@@ -342,7 +343,8 @@ impl Model {
 }
 
 /// What is known of an entry of a model.
-#[pyclass(frozen, get_all, module = "modelseal._modelseal")]
+#[pyclass(frozen, get_all, eq, module = "modelseal._modelseal")]
+#[derive(PartialEq)]
 pub(crate) struct Entry {
     /// Its path in the model.
     path: OsString,
@@ -358,6 +360,36 @@ pub(crate) struct Entry {
 
 #[pymethods]
 impl Entry {
+    #[new]
+    fn new(path: OsString, kind: &str, size: u64, mode: u32, modified: f64) -> PyResult<Self> {
+        let kinds = ["file", "directory", "symlink"];
+        let kind = kinds.into_iter().find(|known| *known == kind);
+        Ok(Self {
+            path,
+            kind: kind.ok_or_else(|| PyValueError::new_err("it is no kind of entry"))?,
+            size,
+            mode,
+            modified,
+        })
+    }
+
+    fn __getnewargs__(&self) -> (OsString, &str, u64, u32, f64) {
+        (self.path.clone(), self.kind, self.size, self.mode, self.modified)
+    }
+
+    fn __hash__(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (
+            &self.path,
+            self.kind,
+            self.size,
+            self.mode,
+            self.modified.to_bits(),
+        )
+            .hash(&mut hasher);
+        hasher.finish()
+    }
+
     fn __repr__(&self) -> String {
         format!("Entry({:?}, {:?}, {})", self.path, self.kind, self.size)
     }
@@ -366,7 +398,7 @@ impl Entry {
 /// An open file of a model.
 #[pyclass(frozen, module = "modelseal._modelseal")]
 pub(crate) struct File {
-    file: modelseal::SealedFile,
+    file: Arc<modelseal::SealedFile>,
     shared: Arc<Shared>,
 }
 
@@ -395,7 +427,8 @@ impl File {
 
     /// The whole plaintext in a sealed memory file. Whoever gets the descriptor must close it.
     fn memfd(&self, py: Python<'_>) -> PyResult<i32> {
-        let memory = py.detach(|| self.file.memfd()).map_err(raise)?;
+        let file = Arc::clone(&self.file);
+        let memory = abandonable(py, move || file.memfd())?.map_err(raise)?;
         self.shared
             .count(0, usize::try_from(memory.len()).unwrap_or(usize::MAX));
         Ok(OwnedFd::from(memory).into_raw_fd())

@@ -7,6 +7,7 @@ import ctypes
 import io
 import mmap
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -170,6 +171,24 @@ def test_a_memory_file_holds_all_and_cannot_be_changed(model: modelseal.Model, s
         assert Path(path).read_bytes() == (source / "deep/er/big.bin").read_bytes()
         with pytest.raises(PermissionError), open(path, "r+b") as writable:
             writable.write(b"x")
+
+
+def test_entries_are_compared_and_pickled(model: modelseal.Model, sealed: Path) -> None:
+    entries = list(model.walk())
+    with modelseal.open(sealed, KEY, **trust(sealed)) as other:
+        assert list(other.walk()) == entries
+    assert len(set(entries)) == len(entries) > 3
+    assert len({*entries, *model.walk()}) == len(entries)
+    assert pickle.loads(pickle.dumps(entries)) == entries
+    assert entries[0] != entries[1] and entries[0] != entries[0].path
+    with pytest.raises(ValueError, match="no kind of entry"):
+        modelseal.Entry("path", "pipe", 0, 0, 0.0)
+
+
+def test_what_is_sealed_anew_is_an_open_model(sealed: Path, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="open model .* not a PosixPath"):
+        modelseal.reseal(sealed, tmp_path / "sealed", KEY)
+    assert not list(tmp_path.iterdir())
 
 
 def test_many_threads_read_one_model(model: modelseal.Model, source: Path) -> None:

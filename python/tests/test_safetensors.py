@@ -237,6 +237,8 @@ def test_half_of_a_tensor_is_half_of_the_work(model: modelseal.Model, plain: tup
 def test_all_come_one_after_another(model: modelseal.Model, plain: tuple[Path, dict[str, Any]]) -> None:
     _, expected = plain
     tensors = Tensors(model)
+    with pytest.raises(ValueError, match="ahead is a number of bytes, and not -1"):
+        next(tensors.items(ahead=-1))
     for ahead in (0, 1 << 20, 1 << 30):
         seen = []
         for name, tensor in tensors.items(ahead=ahead):

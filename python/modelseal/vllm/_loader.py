@@ -43,15 +43,17 @@ class SealedModelLoader(DefaultModelLoader):  # type: ignore[misc]
             yield from super().get_all_weights(model_config, model)
             return
         self._refuse_unfit(model)
-        _expect_weights(model)
+        on_cpu = _expect_weights(model)
         ranks = _ranks(model_config)
         progress = _shows_progress(self.load_config.use_tqdm_on_load)
         begin = time.perf_counter()
         with Opening(location, self._options) as sealed:
-            if ranks.count == 1:
-                tensors = sealed.tensors().items(ahead=AHEAD, progress=progress)
-            else:
+            if ranks.count > 1:
                 tensors = shared(ranks.name, ranks.count, sealed, progress)
+            elif on_cpu and "://" not in location:
+                tensors = sealed.tensors().deferred_items(progress=progress)
+            else:
+                tensors = sealed.tensors().items(ahead=AHEAD, progress=progress)
             # What vLLM logs is the time from here on.
             self.counter_before_loading_weights = time.perf_counter()
             for name, tensor in tensors:
@@ -96,14 +98,19 @@ class SealedModelLoader(DefaultModelLoader):  # type: ignore[misc]
         return bool(should_skip_weight(name, local))
 
 
-def _expect_weights(model: Any) -> None:
-    """Has the parameters of a model on the CPU, which nothing was written to yet, lie in huge pages."""
+def _expect_weights(model: Any) -> bool:
+    """Has the parameters of a model on the CPU, which nothing was written to yet, lie in huge pages. Returns whether all are
+    there."""
     import torch
 
+    on_cpu = True
     for parameter in getattr(model, "parameters", tuple)():
         data = parameter.data
-        if data.device.type == "cpu" and data.is_contiguous() and data.nbytes >= HUGE_PAGE:
+        if data.device.type != "cpu":
+            on_cpu = False
+        elif data.is_contiguous() and data.nbytes >= HUGE_PAGE:
             prefer_huge_pages(data.view(-1).view(torch.uint8).numpy())
+    return on_cpu
 
 
 class Opening:
