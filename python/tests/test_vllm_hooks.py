@@ -18,6 +18,7 @@ save_file = pytest.importorskip("safetensors.torch").save_file
 
 from vllm.config.load import LoadConfig  # noqa: E402
 
+from modelseal._deferred import Deferred  # noqa: E402
 from modelseal.vllm import _engine, _loader  # noqa: E402
 from modelseal.vllm._beside import beside, noted  # noqa: E402
 
@@ -161,3 +162,18 @@ def test_parameters_are_to_lie_in_huge_pages(
     sealed = sealer(make(tmp_path / "plain", model=["there"]), "gocryptfs")
     assert names(loader(key), sealed, parameters=lambda: parameters) == {"there"}
     assert asked == [(big.data_ptr(), 2 << 20)]
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_on_the_cpu_weights_are_decrypted_into_the_parameters(
+    device: str, tmp_path: Path, sealer: Sealer, key: str
+) -> None:
+    sealed = sealer(make(tmp_path / "plain", model=["there"]), "gocryptfs")
+    parameters = [torch.nn.Parameter(torch.zeros(4)), torch.nn.Parameter(torch.zeros(4, device=device))]
+    config = SimpleNamespace(model=str(sealed), revision=None)
+    model = SimpleNamespace(parameters=lambda: parameters)
+    for name, tensor in loader(key).get_all_weights(config, model):
+        assert (name, type(tensor) is Deferred) == ("there", device == "cpu")
+        parameters[0].data.copy_(tensor)
+        assert device != "cpu" or tensor._sealed._whole is None
+    assert parameters[0].tolist() == [1, 1, 1, 1]
