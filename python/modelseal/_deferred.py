@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,64 +12,80 @@ from torch.utils._pytree import tree_iter, tree_map
 from modelseal._frameworks import Torch, torch_dtype, torch_shape
 
 if TYPE_CHECKING:
-    from modelseal._modelseal import Tensors
+    from modelseal.safetensors import Tensors
 
-# They look into memory without asking the tensor's class for an operation.
+# They look into memory, or at what a tensor's class is, without asking the class for an operation.
 _LOOK_INTO_MEMORY = frozenset(
     getattr(torch.Tensor, name)
     for name in (
         "__array__",
         "__deepcopy__",
         "__dlpack__",
+        "__format__",
         "__reduce_ex__",
+        "_typed_storage",
+        "apply_",
         "data_ptr",
+        "is_shared",
         "numpy",
-        "set_",
-        "share_memory_",
         "storage",
         "tolist",
         "untyped_storage",
     )
 )
 
+# They put a tensor over other memory.
+_REPLACE_MEMORY = frozenset((torch.Tensor.data.__set__, torch.Tensor.set_, torch.Tensor.share_memory_))
+
+_SMALL = 8
+"""A part of fewer chunks is copied from the whole: those at its ends would be decrypted for its neighbours as well."""
+
 
 class Sealed:
     """A tensor in a sealed model, and where it is decrypted to as a whole, if it is."""
 
-    def __init__(self, handle: Tensors, dtype: str, shape: Sequence[int], shard: int, start: int, end: int) -> None:
-        self._handle = handle
-        self._described = dtype, shape
-        self._place = shard, start, end
+    def __init__(self, tensors: Tensors, name: str) -> None:
+        _, self._dtype, self._shape, *place = tensors._place(name)
+        self._shard, self._start, self._end = place
+        self._handle = tensors._handle
+        self._small = _SMALL * tensors._model._check().chunk_len
         self._whole: torch.Tensor | None = None
+        self._lock = threading.Lock()
 
     def deferred(self) -> Deferred:
-        dtype, shape = self._described
-        like = torch.empty(torch_shape(dtype, shape), dtype=torch_dtype(dtype), device="meta")
-        made: Deferred = Deferred(self, like)
+        shape = torch_shape(self._dtype, self._shape)
+        made: Deferred = Deferred(self, torch.empty(shape, dtype=torch_dtype(self._dtype), device="meta"))
         return made
 
     def whole(self) -> torch.Tensor:
-        if self._whole is None:
-            memory = self._handle.read(*self._place)
-            self._whole = Torch().make(memory, *self._described)
-        return self._whole
+        with self._lock:
+            if self._whole is None:
+                memory = self._handle.read(self._shard, self._start, self._end)
+                self._whole = Torch().make(memory, self._dtype, self._shape)
+            return self._whole
 
     def fill(self, out: torch.Tensor, offset: int) -> bool:
-        """Decrypts what lies `offset` bytes from its start to `out`; False where it is in memory already."""
-        if self._whole is not None:
+        """Decrypts what lies `offset` bytes from its start to `out`; False where it is to be copied from the whole."""
+        if not out.nbytes:
+            return True
+        if self._whole is not None or out.nbytes < min(self._small, self._end - self._start):
             return False
-        shard, start, _ = self._place
-        if out.numel():
-            self._handle.read_into(shard, start + offset, out.detach().view(-1).view(torch.uint8).numpy())
+        self._handle.read_into(self._shard, self._start + offset, out.detach().view(-1).view(torch.uint8).numpy())
         return True
+
+    def has(self, part: torch.Tensor) -> bool:
+        """Whether a part lies within it."""
+        return bool(_offset(part) + part.nbytes <= self._end - self._start)
 
 
 class Deferred(torch.Tensor):  # type: ignore[misc]
     """A tensor that is decrypted when what is in it is needed first: as a whole, to memory of its own. But where it, or a part
-    of it that lies in one piece, is copied to a tensor of the same kind on the CPU, it is decrypted to the memory of that.
+    of it that lies in one piece, is copied to a tensor of the same kind on the CPU, it is decrypted to the memory of that, each
+    time anew.
 
-    Parts and other views of it are such tensors as well. What is calculated from it is not, and neither is a view that does not
-    lie in one piece.
+    Parts and other views of it are such tensors as well, but for scalars, and views that do not lie in one piece. What is
+    calculated from it is not. It has no memory that another tensor could be put over (`other.data = ...`: whoever uses `other`
+    then gets an error), and it cannot be given another shape or memory in place; `clone` makes a usual tensor of it.
     """
 
     _sealed: Sealed
@@ -77,7 +94,12 @@ class Deferred(torch.Tensor):  # type: ignore[misc]
 
     @staticmethod
     def __new__(cls, sealed: Sealed, like: torch.Tensor) -> Any:
-        made = torch.Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device="cpu")
+        # Else it would have no views in another mode.
+        with torch.inference_mode(False):
+            made = torch.Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device="cpu")
+        # For whoever looks there in spite of all below.
+        message = "this tensor of a sealed model is not decrypted yet: copy it, or make a usual tensor of it by clone()"
+        torch._C._set_storage_access_error_msg(made, message)
         made._sealed, made._like = sealed, like
         return made
 
@@ -86,6 +108,8 @@ class Deferred(torch.Tensor):  # type: ignore[misc]
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in _REPLACE_MEMORY and isinstance(args[0], Deferred):
+            raise _fixed(func)
         if func in _LOOK_INTO_MEMORY:
             args, kwargs = _decrypted((args, kwargs))
         with torch._C.DisableTorchFunctionSubclass():
@@ -98,8 +122,12 @@ class Deferred(torch.Tensor):  # type: ignore[misc]
         kwargs = kwargs or {}
         if func is torch.ops.aten.copy_.default and _fill(*args[:2]):
             return args[0]
-        if func.is_view and isinstance(args[0], Deferred):
-            views = _views(args[0], func, args[1:], kwargs)
+        if isinstance(args[0], Deferred):
+            if func is torch.ops.aten.detach_.default:
+                return args[0]
+            if torch.Tag.inplace_view in func.tags:
+                raise _fixed(func)
+            views = _views(args[0], func, args[1:], kwargs) if func.is_view else None
             if views is not None:
                 return views
         args, kwargs = _decrypted((args, kwargs))
@@ -109,13 +137,19 @@ class Deferred(torch.Tensor):  # type: ignore[misc]
         return f"Deferred(shape={tuple(self.shape)}, dtype={self.dtype})"
 
     def _decrypt(self) -> torch.Tensor:
-        like, start = self._like, self._offset()
+        like, start = self._like, _offset(self._like)
         whole = self._sealed.whole().view(-1).view(torch.uint8)
         return whole[start : start + like.nbytes].view(like.dtype).view(like.shape)
 
-    def _offset(self) -> int:
-        """Bytes from the start of the whole."""
-        return int(self._like.storage_offset() * self._like.element_size())
+
+def _offset(like: torch.Tensor) -> int:
+    """Bytes from the start of the whole."""
+    return int(like.storage_offset() * like.element_size())
+
+
+def _fixed(func: Any) -> TypeError:
+    name = getattr(func, "__name__", str(func))
+    return TypeError(f"{name}: a tensor of a sealed model that is not decrypted yet is as it is; take what clone() makes of it")
 
 
 def _decrypted(tree: Any) -> Any:
@@ -133,14 +167,14 @@ def _fill(out: torch.Tensor, source: torch.Tensor) -> bool:
         and (out.dtype, out.shape) == (source.dtype, source.shape)
         and out.is_contiguous()
         and not (out.is_conj() or out.is_neg())
-        and source._sealed.fill(out, source._offset())
+        and source._sealed.fill(out, _offset(source._like))
     )
 
 
 def _views(whole: Deferred, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Views of a tensor, as many as `func` makes of it; None where one does not lie in one piece."""
+    """Views of a tensor, as many as `func` makes of it; None where one is not what can be deferred."""
     made = func(whole._like, *args, **kwargs)
-    leaves: Iterator[Any] = tree_iter(made)
-    if not all(leaf.is_contiguous() for leaf in leaves):
-        return None
+    for like in tree_iter(made):
+        if like.dim() == 0 or not like.is_contiguous() or like.is_conj() or like.is_neg() or not whole._sealed.has(like):
+            return None
     return tree_map(lambda like: Deferred(whole._sealed, like), made)

@@ -60,7 +60,7 @@ class Torch:
 
         kind, shape = torch_dtype(dtype), torch_shape(dtype, shape)
         if len(memory) == 0:
-            return torch.empty(shape, dtype=kind)
+            return torch.empty(shape, dtype=kind, device="cpu")
         raw = torch.frombuffer(memory, dtype=torch.uint8)
         if raw.data_ptr() % kind.itemsize:
             # What was saved without alignment.

@@ -100,14 +100,17 @@ class Tensors:
         return _to(tensor, device)
 
     def deferred(self, name: str) -> torch.Tensor:
-        """A tensor of torch on the CPU that is decrypted when what is in it is needed first: where it, or a part of it that lies in
-        one piece, is copied to another tensor of its dtype and shape on the CPU, to the memory of that, and else as a whole to
-        memory of its own."""
-        _, dtype, shape, shard, start, end = self._place(name)
-        self._model._check()
+        """A tensor of torch on the CPU that is decrypted when what is in it is needed first.
+
+        Where it, or a part of it that lies in one piece, is copied to another tensor of its dtype and shape on the CPU, it is
+        decrypted to the memory of that, each time anew; else as a whole to memory of its own. It may be kept when the model is
+        closed: the keys stay as long as it does. A scalar is decrypted at once.
+        """
+        if not self._place(name)[2]:
+            return self.load(name)
         from modelseal._deferred import Sealed
 
-        return Sealed(self._handle, dtype, shape, shard, start, end).deferred()
+        return Sealed(self, name).deferred()
 
     def slice(self, name: str, framework: Framework = "pt", device: Any = "cpu") -> SafeSlice:
         """A tensor to take parts of, of which nothing but those is decrypted."""

@@ -181,6 +181,8 @@ def test_entries_are_compared_and_pickled(model: modelseal.Model, sealed: Path) 
     assert len({*entries, *model.walk()}) == len(entries)
     assert pickle.loads(pickle.dumps(entries)) == entries
     assert entries[0] != entries[1] and entries[0] != entries[0].path
+    zeros = [modelseal.Entry("path", "file", 1, 0, modified) for modified in (0.0, -0.0)]
+    assert zeros[0] == zeros[1] and len(set(zeros)) == 1
     with pytest.raises(ValueError, match="no kind of entry"):
         modelseal.Entry("path", "pipe", 0, 0, 0.0)
 

@@ -16,6 +16,7 @@ pytest.importorskip("vllm")
 torch = pytest.importorskip("torch")
 save_file = pytest.importorskip("safetensors.torch").save_file
 
+from vllm.config import VllmConfig, set_current_vllm_config  # noqa: E402
 from vllm.config.load import LoadConfig  # noqa: E402
 
 from modelseal._deferred import Deferred  # noqa: E402
@@ -177,3 +178,34 @@ def test_on_the_cpu_weights_are_decrypted_into_the_parameters(
         parameters[0].data.copy_(tensor)
         assert device != "cpu" or tensor._sealed._whole is None
     assert parameters[0].tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("collects", [False, True])
+def test_what_was_decrypted_is_told(
+    collects: bool, tmp_path: Path, sealer: Sealer, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(_loader.logger, "info", lambda _, *values: told.append(values))
+    sealed = sealer(make(tmp_path / "plain", model=["one", "other"]), "gocryptfs")
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = (torch.nn.Parameter(torch.zeros(4)) for _ in range(2))
+
+        def load_weights(self, weights: Iterable[tuple[str, Any]]) -> set[str]:
+            for name, tensor in list(weights) if collects else weights:
+                self.get_parameter(name).data.copy_(tensor)
+            return {"one", "other"}
+
+    model = Model()
+    config = SimpleNamespace(model=str(sealed), revision=None, quantization=None, is_moe=False, multimodal_config=None)
+    loading = loader(key)
+    with set_current_vllm_config(VllmConfig()):
+        loading.load_weights(model, config)
+    ((location, decrypted, *_),) = [values for values in told if values[0] == str(sealed)]
+    assert decrypted > 0
+    # Whoever takes them without it is told as well.
+    model.load_weights(loading.get_all_weights(config, model))
+    assert model.one.tolist() == [1, 1, 1, 1]
+    assert len([values for values in told if values[0] == str(sealed)]) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from typing import Any
 
@@ -31,10 +31,21 @@ class SealedModelLoader(DefaultModelLoader):  # type: ignore[misc]
 
     def __init__(self, load_config: Any) -> None:
         self._options = checked(load_config.model_loader_extra_config or {})
+        self._to_tell: list[Callable[[], None]] | None = None
         super().__init__(dataclasses.replace(load_config, load_format="auto", model_loader_extra_config={}))
 
     def download_model(self, model_config: Any) -> None:
         """It is read from where it lies."""
+
+    def load_weights(self, model: Any, model_config: Any) -> None:
+        # Some models take all weights before they use the first.
+        self._to_tell = []
+        try:
+            super().load_weights(model, model_config)
+            for tell in self._to_tell:
+                tell()
+        finally:
+            self._to_tell = None
 
     def get_all_weights(self, model_config: Any, model: Any) -> Iterator[tuple[str, Any]]:
         location = self._location(model_config.model)
@@ -60,6 +71,8 @@ class SealedModelLoader(DefaultModelLoader):  # type: ignore[misc]
                 if not self._is_elsewhere(name):
                     yield name, tensor
                 del tensor
+
+        def tell() -> None:
             logger.info(
                 "%s: %d bytes decrypted in this process, for %d on this node, in %.2f s, of which %.2f s for the key and opening",
                 location,
@@ -68,6 +81,11 @@ class SealedModelLoader(DefaultModelLoader):  # type: ignore[misc]
                 time.perf_counter() - begin,
                 sealed.seconds,
             )
+
+        if self._to_tell is None:
+            tell()
+        else:
+            self._to_tell.append(tell)
 
     def _location(self, model: str) -> str | None:
         """Where a model lies that vLLM knows by a path; None where it is not sealed."""
@@ -121,12 +139,14 @@ class Opening:
         self.seconds = 0.0
         self._options = options
         self._model: Model | None = None
+        self._handle: Any = None
 
     def model(self) -> Model:
         if self._model is None:
             begin = time.perf_counter()
             self._model = opened(self.location, self._options)
             self.seconds = time.perf_counter() - begin
+            self._handle = self._model._check()
         return self._model
 
     def tensors(self) -> Tensors:
@@ -140,7 +160,7 @@ class Opening:
 
     @property
     def decrypted_bytes(self) -> int:
-        return 0 if self._model is None else self._model.decrypted_bytes
+        return 0 if self._handle is None else int(self._handle.decrypted_bytes)
 
     def __enter__(self) -> Opening:
         return self
