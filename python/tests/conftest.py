@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,6 +36,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "deep/ümläut").write_bytes(b"x" * 4097)
     (folder / "link").symlink_to("config.json")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible() -> None:
+    """A shell has what it starts in the background ignore Ctrl-C, and all that is started from there."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 Sealer = Callable[[Path, str], Path]
