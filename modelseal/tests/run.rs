@@ -187,6 +187,38 @@ fn signals_are_for_the_command() {
 }
 
 #[test]
+fn signals_that_are_ignored_stay_so() {
+    if !is_possible() {
+        return;
+    }
+    let place = Place::with_model(&[]);
+    let run = command(&place, &[], "grep SigIgn /proc/self/status; read line; exit 4");
+    // As nohup does.
+    let mut nohup = Command::new("sh");
+    nohup
+        .args(["-c", "trap '' HUP USR2; exec \"$@\"", "sh"])
+        .arg(run.get_program())
+        .args(run.get_args())
+        .current_dir(run.get_current_dir().unwrap())
+        .env("THE_KEY", KEY)
+        .stdin(Stdio::piped());
+    let mut waiting = Waiting::start(&mut nohup);
+    let line = waiting.line();
+    let mask = u64::from_str_radix(line.rsplit_once('\t').unwrap().1, 16).unwrap();
+    for (signal, is_ignored) in [(Signal::HUP, true), (Signal::USR2, true), (Signal::USR1, false)] {
+        assert_eq!(
+            mask >> (signal.as_raw() - 1) & 1 == 1,
+            is_ignored,
+            "{signal:?}: {line}"
+        );
+    }
+    waiting.signal(Signal::HUP);
+    waiting.signal(Signal::USR2);
+    drop(waiting.run.stdin.take());
+    assert_eq!(waiting.run.wait().unwrap().code(), Some(4));
+}
+
+#[test]
 fn nothing_outlives_a_supervisor_that_is_killed() {
     if !is_possible() {
         return;

@@ -379,14 +379,9 @@ impl Entry {
 
     fn __hash__(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (
-            &self.path,
-            self.kind,
-            self.size,
-            self.mode,
-            self.modified.to_bits(),
-        )
-            .hash(&mut hasher);
+        // Zero is equal to minus zero.
+        let modified = (self.modified + 0.0).to_bits();
+        (&self.path, self.kind, self.size, self.mode, modified).hash(&mut hasher);
         hasher.finish()
     }
 

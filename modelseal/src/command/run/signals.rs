@@ -1,5 +1,6 @@
 //! Signals that are for the command.
 
+use std::fs;
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,9 +32,13 @@ pub(super) enum Event {
 }
 
 impl Forwarded {
-    /// From now on they do nothing on their own.
+    /// From now on they do nothing on their own. Those that this process is to ignore, as by `nohup`, the command ignores too.
     pub(super) fn catch() -> Result<Self, Failure> {
-        let signals = FORWARDED.into_iter().chain([SIGCHLD]);
+        let ignored = ignored();
+        let heeded = FORWARDED
+            .into_iter()
+            .filter(|signal| ignored >> (signal - 1) & 1 == 0);
+        let signals = heeded.chain([SIGCHLD]);
         SignalsInfo::new(signals)
             .map(Self)
             .map_err(|error: io::Error| Failure::Place(format!("signals cannot be caught: {error}")))
@@ -48,6 +53,14 @@ impl Forwarded {
     fn is_ended(&mut self) -> bool {
         self.0.pending().any(|origin| ENDING.contains(&origin.signal))
     }
+}
+
+/// Signals that whoever started this process has it ignore: a bit for each, the first for signal 1. None where `/proc` is not there.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
 }
 
 /// What a signal is for. What a terminal sends, it sends to the command as well.
