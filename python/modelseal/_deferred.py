@@ -7,12 +7,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils._pytree import tree_iter, tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 from modelseal._frameworks import Torch, torch_dtype, torch_shape
 
 if TYPE_CHECKING:
     from modelseal.safetensors import Tensors
+
+if not hasattr(torch._C, "_set_storage_access_error_msg"):
+    # Without it what looks for their memory would end the interpreter.
+    raise ImportError(f"torch {torch.__version__} is too old for tensors that are decrypted when needed; take load() or items()")
 
 # They look into memory, or at what a tensor's class is, without asking the class for an operation.
 _LOOK_INTO_MEMORY = frozenset(
@@ -174,7 +178,7 @@ def _fill(out: torch.Tensor, source: torch.Tensor) -> bool:
 def _views(whole: Deferred, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Views of a tensor, as many as `func` makes of it; None where one is not what can be deferred."""
     made = func(whole._like, *args, **kwargs)
-    for like in tree_iter(made):
+    for like in tree_flatten(made)[0]:
         if like.dim() == 0 or not like.is_contiguous() or like.is_conj() or like.is_neg() or not whole._sealed.has(like):
             return None
     return tree_map(lambda like: Deferred(whole._sealed, like), made)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -336,6 +337,13 @@ def test_they_outlive_their_model(place: Path, plain: dict[str, Any]) -> None:
         tensor = tensors.deferred("big")
     assert same(copied(tensor), plain["big"])
     with pytest.raises(ValueError, match="closed"):
+        tensors.deferred("big")
+
+
+def test_a_torch_that_is_too_old_is_refused(tensors: Tensors, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch._C, "_set_storage_access_error_msg")
+    monkeypatch.delitem(sys.modules, "modelseal._deferred")
+    with pytest.raises(ImportError, match="too old"):
         tensors.deferred("big")
 
 
